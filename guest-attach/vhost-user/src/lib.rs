@@ -1,0 +1,1 @@
+//! vhost-user backends for any VMM.

@@ -1,0 +1,1 @@
+//! Virtqueues and the block and network device models, without a transport.

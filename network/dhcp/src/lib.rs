@@ -1,0 +1,1 @@
+//! A DHCP server as a machine without I/O.

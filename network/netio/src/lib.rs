@@ -1,0 +1,1 @@
+//! The network edge: TAP, packet sockets, netlink, nftables, namespaces.

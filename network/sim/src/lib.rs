@@ -1,0 +1,1 @@
+//! Simulated links that lose, delay, reorder and duplicate packets, from a seed.

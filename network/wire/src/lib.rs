@@ -1,0 +1,1 @@
+//! Packet types: bytes with accessors, and valid representations.

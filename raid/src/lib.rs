@@ -1,0 +1,1 @@
+//! Software RAID in the md 1.2 format.

@@ -1,0 +1,1 @@
+//! Exports of block devices: NBD.

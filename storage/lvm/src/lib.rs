@@ -1,0 +1,1 @@
+//! LVM2 volume groups: labels, metadata text, allocation, volumes.

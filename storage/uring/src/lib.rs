@@ -1,0 +1,1 @@
+//! The storage edge: io_uring executor, shards, files and block devices.

@@ -1,0 +1,1 @@
+//! What several crates' tests share, the judges, and the architecture test.
