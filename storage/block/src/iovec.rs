@@ -72,6 +72,23 @@ impl IoVec {
         }
     }
 
+    /// The bytes of `parts` one after the other, sharing their owners: how requests are joined without a copy.
+    pub fn join(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut parts: Vec<Self> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        if parts.len() == 1 {
+            return parts.remove(0);
+        }
+        Self {
+            segments: parts
+                .iter()
+                .flat_map(|part| &part.segments)
+                .copied()
+                .collect(),
+            len: parts.iter().map(|part| part.len).sum(),
+            owner: Some(Rc::new(parts)),
+        }
+    }
+
     /// Bytes in all segments.
     pub fn len(&self) -> usize {
         self.len
@@ -267,6 +284,16 @@ mod tests {
         vector.fill(8, 2, b'.');
         assert_eq!(&*vector.to_buffer(), b"aXYZWfgh..");
         assert_eq!(vector.slice(3, 0).segments().len(), 0);
+    }
+
+    #[test]
+    fn joined_vectors_share_their_memory() {
+        let mut first = IoVec::copy_of(b"abcdef");
+        let second = IoVec::copy_of(b"ghij");
+        let joined = IoVec::join([first.slice(2, 4), IoVec::empty(), second]);
+        first.fill(3, 1, b'X');
+        drop(first);
+        assert_eq!(&*joined.to_buffer(), b"cXefghij");
     }
 
     #[test]
