@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("weft-service", 5),
     ("weft", 6),
     ("weft-tests", 7),
+    ("weft-vhost-client", 7),
 ];
 const EDGES: &[&str] = &["weft-uring", "weft-netio"];
 const SIMULATIONS: &[&str] = &["weft-sim", "weft-netsim"];
