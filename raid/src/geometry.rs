@@ -1,0 +1,302 @@
+//! Where an array's bytes lie on its members. Pure arithmetic.
+//!
+//! An array's space is cut into chunks. A *row* is the chunks that lie at one place of every member; a row of a parity
+//! level holds `data` chunks in logical order and one parity chunk, and the exclusive or of everything at one member
+//! offset is zero. Mirrors have no chunks: logical space and member space are one.
+//! All offsets are bytes; member offsets count from the start of the member's data.
+
+mod zones;
+
+use weft_block::{Error, ErrorKind, Result, SECTOR};
+
+pub use zones::Zones;
+
+use crate::level::{Level, ParityLayout, ZoneLayout};
+use crate::superblock::Superblock;
+
+/// A run of bytes on one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The member's slot.
+    pub slot: u32,
+    /// First byte in the member's data.
+    pub offset: u64,
+    /// Bytes from here to the end of the chunk.
+    pub left: u64,
+}
+
+/// Parity rows: one parity chunk in every row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParityRows {
+    members: u32,
+    chunk: u64,
+    rows: u64,
+    layout: ParityLayout,
+}
+
+impl ParityRows {
+    /// Data chunks of a row.
+    pub fn data(&self) -> u32 {
+        self.members - 1
+    }
+
+    /// Bytes of a chunk.
+    pub fn chunk(&self) -> u64 {
+        self.chunk
+    }
+
+    /// Rows of the array.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The slot that holds the parity of `row`.
+    pub fn parity_slot(&self, row: u64) -> u32 {
+        let last = self.members - 1;
+        // Below `members`, so it fits.
+        let turn = (row % u64::from(self.members)) as u32;
+        match self.layout {
+            ParityLayout::LeftAsymmetric | ParityLayout::LeftSymmetric => last - turn,
+            ParityLayout::RightAsymmetric | ParityLayout::RightSymmetric => turn,
+            ParityLayout::ParityFirst => 0,
+            ParityLayout::ParityLast => last,
+        }
+    }
+
+    /// The slot that holds data chunk `index` of `row`.
+    pub fn data_slot(&self, row: u64, index: u32) -> u32 {
+        let parity = self.parity_slot(row);
+        match self.layout {
+            ParityLayout::LeftSymmetric | ParityLayout::RightSymmetric => {
+                (parity + 1 + index) % self.members
+            }
+            _ => index + u32::from(index >= parity),
+        }
+    }
+
+    /// The data chunk of `row` that `slot` holds, or none if it holds the parity.
+    pub fn data_index(&self, row: u64, slot: u32) -> Option<u32> {
+        let parity = self.parity_slot(row);
+        if slot == parity {
+            return None;
+        }
+        Some(match self.layout {
+            ParityLayout::LeftSymmetric | ParityLayout::RightSymmetric => {
+                (slot + self.members - parity - 1) % self.members
+            }
+            _ => slot - u32::from(slot > parity),
+        })
+    }
+
+    /// Array offset of data chunk `index` of `row`.
+    pub fn logical(&self, row: u64, index: u32) -> u64 {
+        (row * u64::from(self.data()) + u64::from(index)) * self.chunk
+    }
+}
+
+/// The shape of an array's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shape {
+    /// RAID-0: zones of equal members.
+    Stripes(Zones),
+    /// RAID-1: every byte on every member.
+    Mirror,
+    /// RAID-4 and RAID-5: rows with a parity chunk.
+    Parity(ParityRows),
+}
+
+/// The geometry of an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Geometry {
+    level: Level,
+    members: u32,
+    member_size: u64,
+    size: u64,
+    shape: Shape,
+}
+
+impl Geometry {
+    /// RAID-0 over members with `sizes` bytes for data. Members of unequal size make zones.
+    ///
+    /// # Errors
+    /// `Invalid` if there is no member, or one smaller than a chunk.
+    pub fn stripes(sizes: &[u64], chunk: u64, layout: ZoneLayout) -> Result<Self> {
+        let zones = Zones::new(sizes, chunk, layout)?;
+        Ok(Self {
+            level: Level::Raid0,
+            members: sizes.len() as u32,
+            member_size: sizes.iter().copied().max().unwrap_or(0) / chunk * chunk,
+            size: zones.size(),
+            shape: Shape::Stripes(zones),
+        })
+    }
+
+    /// RAID-1 over `members` with `member_size` bytes each.
+    pub fn mirror(members: u32, member_size: u64) -> Self {
+        Self {
+            level: Level::Raid1,
+            members,
+            member_size,
+            size: member_size,
+            shape: Shape::Mirror,
+        }
+    }
+
+    /// RAID-4 or RAID-5 over `members` with `member_size` bytes each, of which whole chunks are used.
+    ///
+    /// # Errors
+    /// `Invalid` if there are fewer than two members or no whole chunk.
+    pub fn parity(
+        level: Level,
+        layout: ParityLayout,
+        members: u32,
+        chunk: u64,
+        member_size: u64,
+    ) -> Result<Self> {
+        if members < 2 || chunk == 0 || member_size < chunk {
+            let why = format!(
+                "{level} of {members} members with {member_size} bytes in chunks of {chunk} bytes cannot be"
+            );
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let rows = ParityRows {
+            members,
+            chunk,
+            rows: member_size / chunk,
+            layout,
+        };
+        let Some(size) = (rows.rows * chunk).checked_mul(u64::from(rows.data())) else {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "the array would be too large",
+            ));
+        };
+        Ok(Self {
+            level,
+            members,
+            member_size: rows.rows * chunk,
+            size,
+            shape: Shape::Parity(rows),
+        })
+    }
+
+    /// The geometry that a superblock describes; `sizes` are the bytes for data of every slot, which RAID-0 needs.
+    ///
+    /// # Errors
+    /// `Unsupported` for a level or layout that cannot be run, `Invalid` for numbers that make no array.
+    pub fn of(superblock: &Superblock, sizes: &[u64]) -> Result<Self> {
+        let (level, layout) = (superblock.level, superblock.layout);
+        let chunk = u64::from(superblock.chunk) * SECTOR;
+        let size = superblock.size * SECTOR;
+        let members = superblock.raid_disks;
+        let unsupported = || {
+            let why = format!("layout {layout} of {level} is not supported");
+            Error::new(ErrorKind::Unsupported, why)
+        };
+        match level {
+            Level::Raid0 => {
+                let equal = sizes
+                    .windows(2)
+                    .all(|pair| pair[0] / chunk == pair[1] / chunk);
+                let zones = match ZoneLayout::from_number(layout) {
+                    Some(zones) => zones,
+                    // Without the feature bit the layout of unequal members is unknown.
+                    None if layout == 0 && equal => ZoneLayout::Original,
+                    None => return Err(unsupported()),
+                };
+                Self::stripes(sizes, chunk, zones)
+            }
+            Level::Raid1 => Ok(Self::mirror(members, size)),
+            Level::Raid4 => Self::parity(level, ParityLayout::ParityLast, members, chunk, size),
+            Level::Raid5 => {
+                let layout = ParityLayout::from_number(layout).ok_or_else(unsupported)?;
+                Self::parity(level, layout, members, chunk, size)
+            }
+            Level::Raid6 | Level::Raid10 => {
+                let why = format!("{level} is not supported yet");
+                Err(Error::new(ErrorKind::Unsupported, why))
+            }
+        }
+    }
+
+    /// The level.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Slots.
+    pub fn members(&self) -> u32 {
+        self.members
+    }
+
+    /// Bytes of the array.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes used of each member (of the largest, with unequal ones).
+    pub fn member_size(&self) -> u64 {
+        self.member_size
+    }
+
+    /// How the bytes lie.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Bytes of a chunk; zero for mirrors.
+    pub fn chunk(&self) -> u64 {
+        match &self.shape {
+            Shape::Stripes(zones) => zones.chunk(),
+            Shape::Mirror => 0,
+            Shape::Parity(rows) => rows.chunk,
+        }
+    }
+
+    /// Bytes of data in a row, the write that needs no read; zero for mirrors.
+    pub fn row_bytes(&self) -> u64 {
+        match &self.shape {
+            Shape::Stripes(zones) => zones.chunk() * u64::from(self.members),
+            Shape::Mirror => 0,
+            Shape::Parity(rows) => rows.chunk * u64::from(rows.data()),
+        }
+    }
+
+    /// How many members can be away without losing data.
+    pub fn tolerates(&self) -> u32 {
+        match self.shape {
+            Shape::Stripes(_) => 0,
+            Shape::Mirror => self.members - 1,
+            Shape::Parity(_) => 1,
+        }
+    }
+
+    /// Where array byte `offset` lies. For mirrors, on slot 0 and at the same place of every other.
+    ///
+    /// `offset` must be below [`size`](Self::size).
+    pub fn locate(&self, offset: u64) -> Place {
+        debug_assert!(offset < self.size);
+        match &self.shape {
+            Shape::Stripes(zones) => zones.locate(offset),
+            Shape::Mirror => Place {
+                slot: 0,
+                offset,
+                left: self.size - offset,
+            },
+            Shape::Parity(rows) => {
+                let (number, inside) = (offset / rows.chunk, offset % rows.chunk);
+                let row = number / u64::from(rows.data());
+                // Below the number of data chunks, so it fits.
+                let index = (number % u64::from(rows.data())) as u32;
+                Place {
+                    slot: rows.data_slot(row, index),
+                    offset: row * rows.chunk + inside,
+                    left: rows.chunk - inside,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

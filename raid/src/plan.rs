@@ -1,0 +1,10 @@
+//! Pure planners: what to read and write for a request. They decide and do nothing.
+
+mod read;
+mod write;
+
+pub use read::{MemberIo, Part, read};
+pub use write::{Method, Position, Unit, choose, split};
+
+#[cfg(test)]
+mod tests;

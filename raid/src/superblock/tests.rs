@@ -1,0 +1,134 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const DEVICE: u64 = 131_072;
+
+pub(crate) fn sample() -> Superblock {
+    let mut set_name = [0; 32];
+    set_name[..9].copy_from_slice(b"host:tank");
+    let mut roles = vec![Role::Spare; 128];
+    for slot in 0..3 {
+        roles[usize::from(slot)] = Role::Active(slot);
+    }
+    Superblock {
+        features: Features::BITMAP,
+        set_uuid: [7; 16],
+        set_name,
+        ctime: Timestamp::new(1_700_000_000, 17),
+        level: Level::Raid5,
+        layout: 2,
+        size: 128 * 1000,
+        chunk: 128,
+        raid_disks: 3,
+        bitmap_offset: 8,
+        reshape: Reshape::default(),
+        data_offset: 2048,
+        data_size: DEVICE - 2048,
+        recovery_offset: 0,
+        dev_number: 1,
+        corrected_reads: 0,
+        device_uuid: [9; 16],
+        devflags: 0,
+        bblog_shift: 0,
+        bblog_size: 8,
+        bblog_offset: 16,
+        utime: Timestamp::new(1_700_000_001, 0),
+        events: 17,
+        resync_offset: CLEAN,
+        roles,
+    }
+}
+
+fn refused(change: impl FnOnce(&mut Superblock)) -> SuperblockError {
+    let mut superblock = sample();
+    change(&mut superblock);
+    Superblock::parse(&superblock.to_bytes(512), DEVICE).expect_err("it was refused")
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let superblock = sample();
+    let bytes = superblock.to_bytes(512);
+    assert_eq!(bytes.len(), 512);
+    assert_eq!(Superblock::parse(&bytes, DEVICE), Ok(superblock.clone()));
+    assert_eq!(superblock.role(), Role::Active(1));
+    assert_eq!(superblock.name(), "host:tank");
+    assert_eq!(superblock.bitmap_sector(), Some(16));
+    assert_eq!(superblock.bitmap_room(), 8);
+}
+
+#[test]
+fn a_flipped_bit_is_seen() {
+    let mut bytes = sample().to_bytes(512);
+    bytes[300] ^= 4;
+    let error = Superblock::parse(&bytes, DEVICE).expect_err("damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().starts_with("the superblock is damaged"));
+}
+
+#[test]
+fn hostile_values_are_refused_in_a_sentence() {
+    let cases = [
+        refused(|sb| sb.raid_disks = 0),
+        refused(|sb| sb.raid_disks = 1921),
+        refused(|sb| sb.chunk = 0),
+        refused(|sb| sb.chunk = 100),
+        refused(|sb| sb.chunk = 1 << 31),
+        refused(|sb| sb.size = 0),
+        refused(|sb| sb.size = u64::MAX),
+        refused(|sb| sb.data_size = u64::MAX),
+        refused(|sb| sb.data_offset = 4),
+        refused(|sb| sb.data_offset = u64::MAX),
+        refused(|sb| sb.roles[5] = Role::Active(3)),
+        refused(|sb| sb.bitmap_offset = 0),
+        refused(|sb| sb.bitmap_offset = -8000),
+        refused(|sb| sb.bitmap_offset = 4096),
+        refused(|sb| sb.bblog_offset = i32::MIN),
+        refused(|sb| sb.bblog_size = 9),
+        refused(|sb| sb.features = Features::RAID0_LAYOUT),
+    ];
+    for error in cases {
+        assert!(matches!(error, SuperblockError::Malformed(_)), "{error}");
+    }
+    let unknown = refused(|sb| sb.features = Features::from_bits(1 << 20));
+    assert_eq!(unknown, SuperblockError::UnknownFeatures(1 << 20));
+}
+
+#[test]
+fn features_are_named() {
+    let features = Features::JOURNAL.with(Features::BITMAP);
+    assert_eq!(features.refused().names(), ["journal"]);
+    assert_eq!(features.names(), ["write-intent bitmap", "journal"]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_answered(mut bytes in proptest::collection::vec(any::<u8>(), 256..700), right in any::<bool>()) {
+        bytes[..8].copy_from_slice(&[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]);
+        if right {
+            let roles = ((bytes.len() - 256) / 2) as u32;
+            put(&mut bytes, 220, &roles.to_le_bytes());
+            put(&mut bytes, 144, &8_u64.to_le_bytes());
+            let sum = checksum(&bytes[..256 + 2 * roles as usize]);
+            put(&mut bytes, CHECKSUM_AT, &sum.to_le_bytes());
+        }
+        let _ = Superblock::parse(&bytes, DEVICE);
+    }
+
+    #[test]
+    fn any_field_of_a_good_one_is_answered(at in 8_usize..512, value in any::<u64>(), device in 0_u64..1 << 40) {
+        let mut bytes = sample().to_bytes(512);
+        let end = (at + 8).min(512);
+        bytes[at..end].copy_from_slice(&value.to_le_bytes()[..end - at]);
+        let max_dev = le32(&bytes, 220);
+        if max_dev <= 128 {
+            let sum = checksum(&bytes[..256 + 2 * max_dev as usize]);
+            put(&mut bytes, CHECKSUM_AT, &sum.to_le_bytes());
+        }
+        if let Ok(superblock) = Superblock::parse(&bytes, device) {
+            prop_assert!(superblock.data_offset + superblock.used() <= device);
+            prop_assert!(superblock.bitmap_room() <= superblock.data_offset);
+        }
+    }
+}

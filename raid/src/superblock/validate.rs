@@ -1,0 +1,125 @@
+//! What a superblock may say. Everything that later code relies on is checked here, once.
+
+use super::{Features, MOST_ROLES, Role, SUPER_SECTOR, Superblock, SuperblockError, malformed};
+use crate::level::Level;
+
+/// Sectors: a larger chunk is nothing that anybody made (128 GiB).
+const MOST_CHUNK: u32 = 1 << 28;
+/// Sectors: larger devices do not exist, and sums of two such numbers do not overflow.
+const MOST_SECTORS: u64 = 1 << 54;
+/// Sectors of the bad-block log that md reads (a page).
+const MOST_BBLOG: u16 = 8;
+
+impl Superblock {
+    pub(super) fn validate(&self, device_sectors: u64) -> Result<(), SuperblockError> {
+        self.validate_shape()?;
+        self.validate_roles()?;
+        self.validate_places(device_sectors.min(MOST_SECTORS))
+    }
+
+    fn validate_shape(&self) -> Result<(), SuperblockError> {
+        let (level, disks) = (self.level, self.raid_disks);
+        if disks < level.least_members() || disks > MOST_ROLES {
+            return malformed(format!("{level} of {disks} members"));
+        }
+        // md takes chunks of whole pages; RAID-0 also of other sizes.
+        let pages = match level {
+            Level::Raid1 => true,
+            Level::Raid0 => self.chunk != 0,
+            _ => self.chunk >= 8 && self.chunk.is_power_of_two(),
+        };
+        if !pages || self.chunk > MOST_CHUNK {
+            return malformed(format!("a chunk of {} sectors", self.chunk));
+        }
+        if self.features.has(Features::RAID0_LAYOUT) && level != Level::Raid0 {
+            return malformed(format!("a RAID-0 layout on {level}"));
+        }
+        Ok(())
+    }
+
+    fn validate_roles(&self) -> Result<(), SuperblockError> {
+        let mut taken = vec![0_u8; self.raid_disks as usize];
+        for role in &self.roles {
+            let Role::Active(slot) = *role else { continue };
+            match taken.get_mut(usize::from(slot)) {
+                // Twice while a member is being replaced.
+                Some(count) if *count < 2 => *count += 1,
+                Some(_) => return malformed(format!("slot {slot} is taken several times")),
+                None => {
+                    return malformed(format!("slot {slot} of {} slots", self.raid_disks));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_places(&self, device_sectors: u64) -> Result<(), SuperblockError> {
+        let (start, room) = (self.data_offset, self.data_size);
+        let Some(end) = start.checked_add(room).filter(|&end| end <= device_sectors) else {
+            return malformed(format!(
+                "its data takes {room} sectors from sector {start} on, the device has {device_sectors}"
+            ));
+        };
+        if self.level != Level::Raid0 && (self.size == 0 || self.size > room) {
+            let size = self.size;
+            return malformed(format!("{size} sectors of {room} are used"));
+        }
+        // Nothing lies before the superblock either: boot loaders live there.
+        let block = 0..SUPER_SECTOR + self.sectors();
+        if start < block.end {
+            return malformed(format!("its data starts at sector {start}"));
+        }
+        let outside = |what: &str, at: u64, sectors: u64| {
+            let clear =
+                |taken: &std::ops::Range<u64>| at + sectors <= taken.start || at >= taken.end;
+            if at + sectors <= device_sectors && clear(&block) && clear(&(start..end)) {
+                return Ok(());
+            }
+            malformed(format!("its {what} lies at sector {at}"))
+        };
+        let place = |offset: i32| SUPER_SECTOR.saturating_add_signed(i64::from(offset));
+        if self.features.has(Features::BITMAP) {
+            outside("bitmap", place(self.bitmap_offset), 1)?;
+        }
+        if self.features.has(Features::BAD_BLOCKS) || self.bblog_size != 0 {
+            if self.bblog_size == 0 || self.bblog_size > MOST_BBLOG || self.bblog_shift > 20 {
+                let size = self.bblog_size;
+                return malformed(format!("a bad-block log of {size} sectors"));
+            }
+            outside(
+                "bad-block log",
+                place(self.bblog_offset),
+                u64::from(self.bblog_size),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Sectors that the superblock itself takes.
+    fn sectors(&self) -> u64 {
+        (super::HEAD as u64 + 2 * self.roles.len() as u64).div_ceil(weft_block::SECTOR)
+    }
+
+    /// Sector of the bitmap on the member, if there is one.
+    pub fn bitmap_sector(&self) -> Option<u64> {
+        self.features
+            .has(Features::BITMAP)
+            .then(|| SUPER_SECTOR.saturating_add_signed(i64::from(self.bitmap_offset)))
+    }
+
+    /// Sectors from the bitmap to whatever comes next on the member.
+    pub fn bitmap_room(&self) -> u64 {
+        let Some(at) = self.bitmap_sector() else {
+            return 0;
+        };
+        let next = [self.bblog_sector(), Some(self.data_offset)];
+        let next = next.into_iter().flatten().filter(|&place| place > at).min();
+        next.map_or(0, |place| place - at)
+    }
+
+    /// Sector of the bad-block log on the member, if there is one.
+    pub fn bblog_sector(&self) -> Option<u64> {
+        (self.bblog_size != 0)
+            .then(|| SUPER_SECTOR.saturating_add_signed(i64::from(self.bblog_offset)))
+    }
+}
