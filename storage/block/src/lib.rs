@@ -43,6 +43,7 @@ mod error;
 #[allow(unsafe_code)] // A room of unsafe: memory that a guest or the kernel may change.
 mod iovec;
 mod request;
+pub mod signature;
 mod spawn;
 
 pub use buffer::{BUFFER_ALIGNMENT, Buffer};
