@@ -4,10 +4,12 @@
 //!   and links, as the judge of our formats and devices;
 //! - [`require!`] and [`skip!`]: a test whose judge is missing says so, is counted, and fails in CI;
 //! - guards that give back what they took, also when a test fails: [`Process`], [`Loop`], [`Netns`];
-//! - [`data`]: bytes that can be made again from a seed.
+//! - [`data`]: bytes that can be made again from a seed;
+//! - [`bench`]: contests with rivals, in turns, and CPU accounting.
 //!
 //! `scripts/install-deps` installs every program that a test here or in the crates asks for.
 
+pub mod bench;
 pub mod data;
 pub mod guest;
 mod loop_device;
