@@ -1,0 +1,13 @@
+//! Files and block devices as block devices.
+
+mod device;
+mod errors;
+mod job;
+mod open;
+mod queue;
+#[allow(unsafe_code)] // A room of unsafe: disk operations that own the memory they name.
+mod ring_job;
+mod sync_job;
+
+pub use device::FileDevice;
+pub use open::{Direct, Engine, OpenOptions};

@@ -1,0 +1,282 @@
+//! Opening: what the caller wants, what the file is, and that nobody else has it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use weft_block::{BUFFER_ALIGNMENT, Error, ErrorKind, Info, Result, SECTOR};
+
+use super::errors::cannot;
+use crate::sys;
+
+/// Whether I/O goes past the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Direct {
+    /// Block devices directly, files through the page cache.
+    #[default]
+    Auto,
+    /// Directly (`O_DIRECT`), or an error where the file system cannot.
+    On,
+    /// Through the page cache.
+    Off,
+}
+
+/// How requests reach the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// What was measured to be best: with the page cache, a read that must not wait, then the ring; directly, the ring;
+    /// where there is no ring, synchronously.
+    #[default]
+    Auto,
+    /// All through the ring. A queue cannot be opened on a thread without one.
+    Ring,
+    /// All with plain system calls, which block the thread.
+    Sync,
+}
+
+/// How to open a [`FileDevice`](crate::FileDevice).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Refuse writes, and open the file for reading alone.
+    pub read_only: bool,
+    /// Whether I/O goes past the page cache.
+    pub direct: Direct,
+    /// How requests reach the kernel.
+    pub engine: Engine,
+    /// Whether to lock the file against all others: writers exclusively, readers against writers, block devices
+    /// always exclusively (against mounts and the kernel's own arrays and volumes too).
+    pub lock: bool,
+}
+
+impl Default for OpenOptions {
+    /// Read and write, locked, and what was measured to be best.
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            direct: Direct::Auto,
+            engine: Engine::Auto,
+            lock: true,
+        }
+    }
+}
+
+/// What kind of file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Regular,
+    Block,
+}
+
+/// An open file and what is known about it.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) kind: Kind,
+    pub(super) engine: Engine,
+    pub(super) direct: bool,
+    /// Everything but the size.
+    info: Info,
+    size: AtomicU64,
+    /// Operations that this file refused once and will not be asked for again.
+    pub(super) refuses: Refusals,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    pub(super) punch: AtomicBool,
+    pub(super) zero_range: AtomicBool,
+    pub(super) no_wait: AtomicBool,
+}
+
+impl OpenFile {
+    pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let kind = kind_of_file(path)?;
+        let direct = match options.direct {
+            Direct::Auto => kind == Kind::Block,
+            Direct::On => true,
+            Direct::Off => false,
+        };
+        let mut flags = libc::O_CLOEXEC;
+        if direct {
+            flags |= libc::O_DIRECT;
+        }
+        if kind == Kind::Block && options.lock {
+            flags |= libc::O_EXCL;
+        }
+        let opened = File::options()
+            .read(true)
+            .write(!options.read_only)
+            .custom_flags(flags)
+            .open(path);
+        let file = opened.map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY) => in_use(path, error),
+            Some(libc::EINVAL) if direct => no_direct(path),
+            _ => cannot(path, "opened", error),
+        })?;
+        Self::from_file(file, path, kind, direct, options)
+    }
+
+    fn from_file(
+        file: File,
+        path: &Path,
+        kind: Kind,
+        direct: bool,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        if options.lock && kind == Kind::Regular {
+            lock(&file, path, options.read_only)?;
+        }
+        let mut info = match kind {
+            Kind::Regular => regular_info(&file),
+            Kind::Block => block_info(&file),
+        }
+        .map_err(|error| cannot(path, "examined", error))?;
+        info.read_only = options.read_only;
+        if direct {
+            require_direct(&file, path, &mut info)?;
+        }
+        let this = Self {
+            size: AtomicU64::new(info.size),
+            file,
+            path: path.to_owned(),
+            kind,
+            engine: options.engine,
+            direct,
+            info,
+            refuses: Refusals::default(),
+        };
+        this.refresh()?;
+        Ok(this)
+    }
+
+    pub(super) fn info(&self) -> Info {
+        let mut info = self.info.clone();
+        info.size = self.size();
+        info
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Asks the kernel for the size again. What is beyond the last whole block is not part of the device.
+    pub(super) fn refresh(&self) -> Result<u64> {
+        let asked = match self.kind {
+            Kind::Regular => self.file.metadata().map(|metadata| metadata.len()),
+            Kind::Block => sys::block_geometry(&self.file).map(|geometry| geometry.size),
+        };
+        let bytes = asked.map_err(|error| cannot(&self.path, "examined", error))?;
+        let size = bytes - bytes % u64::from(self.info.logical_block);
+        self.size.store(size, Ordering::Release);
+        Ok(size)
+    }
+}
+
+/// Looks before opening: opening a FIFO would hang, and a terminal has side effects.
+fn kind_of_file(path: &Path) -> Result<Kind> {
+    let metadata = std::fs::metadata(path).map_err(|error| cannot(path, "opened", error))?;
+    let file_type = metadata.file_type();
+    if file_type.is_file() {
+        Ok(Kind::Regular)
+    } else if file_type.is_block_device() {
+        Ok(Kind::Block)
+    } else {
+        let sentence = format!("{} is neither a file nor a block device", path.display());
+        Err(Error::new(ErrorKind::Invalid, sentence))
+    }
+}
+
+/// Takes the lock that goes away with the last descriptor of this opening, however its process ends.
+fn lock(file: &File, path: &Path, read_only: bool) -> Result<()> {
+    sys::lock_whole(file, !read_only).map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => in_use(path, error),
+        _ => cannot(path, "locked", error),
+    })
+}
+
+fn in_use(path: &Path, error: io::Error) -> Error {
+    let sentence = format!(
+        "{} is in use: another opener holds it, in this program, another one or the kernel",
+        path.display()
+    );
+    Error::new(ErrorKind::Busy, sentence).with_source(error)
+}
+
+fn no_direct(path: &Path) -> Error {
+    let sentence = format!(
+        "{} cannot be opened for direct I/O: its file system has none",
+        path.display()
+    );
+    Error::new(ErrorKind::Unsupported, sentence)
+}
+
+fn regular_info(file: &File) -> io::Result<Info> {
+    let metadata = file.metadata()?;
+    let mut info = Info::new(metadata.len(), SECTOR as u32);
+    let preferred = u32::try_from(metadata.blksize()).unwrap_or(4096);
+    // The page cache reads the rest of a page before it changes a part of it.
+    info.physical_block = preferred.clamp(512, 4096);
+    info.discard = true;
+    info.fast_zeroes = true;
+    Ok(info)
+}
+
+fn block_info(file: &File) -> io::Result<Info> {
+    let geometry = sys::block_geometry(file)?;
+    let mut info = Info::new(geometry.size, geometry.logical_block);
+    info.physical_block = geometry.physical_block.max(geometry.logical_block);
+    info.optimal_io = geometry.optimal_io;
+    let device = file.metadata()?.rdev();
+    let limits = Limits::of(device);
+    info.volatile_cache = limits.text("write_cache").as_deref() != Some("write through");
+    info.discard = limits.number("discard_max_bytes") > 0;
+    info.fast_zeroes = limits.number("write_zeroes_max_bytes") > 0;
+    Ok(info)
+}
+
+/// A block device's queue limits in sysfs.
+struct Limits {
+    queue: PathBuf,
+}
+
+impl Limits {
+    fn of(device: u64) -> Self {
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        let device = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+        let own = device.join("queue");
+        // A partition's limits are those of its disk.
+        let queue = if own.exists() {
+            own
+        } else {
+            device.join("../queue")
+        };
+        Self { queue }
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.queue.join(name)).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.text(name)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+/// Fills in what direct I/O asks of memory and offsets.
+fn require_direct(file: &File, path: &Path, info: &mut Info) -> Result<()> {
+    // Without an answer, what every file system takes: the page size.
+    let (memory, offset) = sys::direct_alignment(file).unwrap_or((4096, info.logical_block));
+    if memory as usize > BUFFER_ALIGNMENT || offset > 65536 {
+        return Err(no_direct(path));
+    }
+    info.memory_alignment = memory;
+    info.logical_block = info.logical_block.max(offset);
+    info.physical_block = info.physical_block.max(info.logical_block);
+    Ok(())
+}

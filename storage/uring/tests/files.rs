@@ -1,0 +1,191 @@
+//! File devices: what is particular to them. The contract itself is in `conformance.rs`.
+#![allow(clippy::unwrap_used)] // A test says what went wrong by panicking.
+
+mod backends;
+
+use backends::on_each;
+use weft_block::{BlockDevice, ErrorKind, IoVec, Request};
+use weft_uring::{Direct, Engine, FileDevice, OpenOptions, spawner};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn data_survives_closing_and_opening() {
+    on_each(|_| async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let device = FileDevice::create(&path, MIB).unwrap();
+        let queue = device.open(&spawner()).unwrap();
+        let written = queue.submit(Request::write_fua(4096, IoVec::copy_of(&[7; 512])));
+        written.await.result.unwrap();
+        queue.submit(Request::flush()).await.result.unwrap();
+        drop((queue, device));
+        let device = FileDevice::open(&path, &OpenOptions::default()).unwrap();
+        let queue = device.open(&spawner()).unwrap();
+        let read = queue.submit(Request::read(4096, IoVec::zeroed(1024))).await;
+        read.result.unwrap();
+        let buffer = read.buffer.into_buffer();
+        assert_eq!(buffer[..512], [7; 512]);
+        assert_eq!(buffer[512..], [0; 512]);
+    });
+}
+
+#[test]
+fn a_second_opener_is_told_that_the_file_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    let reading = OpenOptions {
+        read_only: true,
+        ..OpenOptions::default()
+    };
+    let writer = FileDevice::create(&path, MIB).unwrap();
+    for options in [OpenOptions::default(), reading] {
+        let error = FileDevice::open(&path, &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
+    }
+    drop(writer);
+    let readers = [
+        FileDevice::open(&path, &reading).unwrap(),
+        FileDevice::open(&path, &reading).unwrap(),
+    ];
+    let error = FileDevice::open(&path, &OpenOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    drop(readers);
+    FileDevice::open(&path, &OpenOptions::default()).unwrap();
+}
+
+#[test]
+fn what_is_no_disk_is_refused_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    for path in [folder.path(), &missing, "/dev/null".as_ref()] {
+        let error = FileDevice::open(path, &OpenOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.sentence().contains(path.to_str().unwrap()), "{error}");
+    }
+    let error = FileDevice::create(&missing, 1000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(!missing.exists());
+    std::fs::write(&missing, "here now").unwrap();
+    let error = FileDevice::create(&missing, MIB).unwrap_err();
+    assert!(error.sentence().contains("exists already"), "{error}");
+    assert_eq!(std::fs::read(&missing).unwrap(), b"here now");
+}
+
+#[test]
+fn a_file_that_grew_is_larger_after_a_refresh() {
+    on_each(|_| async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let device = FileDevice::create(&path, MIB).unwrap();
+        let queue = device.open(&spawner()).unwrap();
+        let beyond = || queue.submit(Request::read(MIB, IoVec::zeroed(512)));
+        assert_eq!(
+            beyond().await.result.unwrap_err().kind(),
+            ErrorKind::OutOfRange
+        );
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(2 * MIB + 100).unwrap();
+        assert_eq!(device.info().size, MIB);
+        assert_eq!(device.refresh().unwrap(), 2 * MIB);
+        beyond().await.result.unwrap();
+        assert_eq!(device.resize(4 * MIB).unwrap(), 4 * MIB);
+        assert_eq!(device.info().size, 4 * MIB);
+    });
+}
+
+#[test]
+fn a_file_that_shrank_answers_with_an_error() {
+    on_each(|_| async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let device = FileDevice::create(&path, MIB).unwrap();
+        let queue = device.open(&spawner()).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(4096).unwrap();
+        let read = queue.submit(Request::read(0, IoVec::zeroed(8192))).await;
+        let error = read.result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(
+            error.to_string().contains("ends before the device"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn requests_whose_futures_are_dropped_are_done_all_the_same() {
+    on_each(|_| async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        for engine in [Engine::Auto, Engine::Sync] {
+            let options = OpenOptions {
+                engine,
+                ..OpenOptions::default()
+            };
+            let _ = std::fs::remove_file(&path);
+            let device = FileDevice::create_with(&path, MIB, &options).unwrap();
+            let queue = device.open(&spawner()).unwrap();
+            for block in 0..16 {
+                let data = IoVec::copy_of(&[block as u8 + 1; 4096]);
+                drop(queue.submit(Request::write(block * 4096, data)));
+            }
+            queue.submit(Request::flush()).await.result.unwrap();
+            weft_uring::sleep(std::time::Duration::from_millis(20)).await;
+            let bytes = std::fs::read(&path).unwrap();
+            for block in 0..16usize {
+                assert_eq!(bytes[block * 4096 + 5], block as u8 + 1);
+            }
+        }
+    });
+}
+
+#[test]
+fn an_executor_that_ends_waits_for_its_disk_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    let device = FileDevice::create(&path, 64 * MIB).unwrap();
+    let queue = weft_uring::block_on(async {
+        let queue = device.open(&spawner()).unwrap();
+        for part in 0..64 {
+            let data = IoVec::copy_of(&vec![part as u8 + 1; MIB as usize]);
+            drop(queue.submit(Request::write(part * MIB, data)));
+        }
+        queue
+    });
+    let bytes = std::fs::read(&path).unwrap();
+    assert!((0..64).all(|part| bytes[part << 20] == part as u8 + 1));
+    let late = queue.submit(Request::write(0, IoVec::zeroed(512)));
+    let answer = weft_uring::block_on(late);
+    assert_eq!(answer.result.unwrap_err().kind(), ErrorKind::Offline);
+}
+
+#[test]
+fn direct_io_takes_any_memory() {
+    on_each(|_| async {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = folder.path().join("disk");
+        FileDevice::create(&path, MIB).unwrap();
+        let options = OpenOptions {
+            direct: Direct::On,
+            ..OpenOptions::default()
+        };
+        let device = match FileDevice::open(&path, &options) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => return,
+            opened => opened.unwrap(),
+        };
+        let block = device.info().logical_block as usize;
+        let queue = device.open(&spawner()).unwrap();
+        let whole: Vec<u8> = (0..block + 3).map(|n| n as u8).collect();
+        let odd = IoVec::copy_of(&whole).slice(3, block);
+        queue.submit(Request::write(0, odd)).await.result.unwrap();
+        let odd = IoVec::zeroed(block + 1).slice(1, block);
+        let read = queue.submit(Request::read(0, odd)).await;
+        read.result.unwrap();
+        assert_eq!(&*read.buffer.to_buffer(), &whole[3..]);
+    });
+}
