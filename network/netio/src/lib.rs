@@ -1,14 +1,24 @@
 //! The network edge: the only network crate with system calls.
 //!
-//! [`tap`] is the data side: one frame a call, driven by whoever moves frames. Everything else is the control side.
-//! All of it acts in the network namespace of the calling thread.
+//! [`tap`] is the data side: one frame a call, driven by whoever moves frames. Everything else is the control side:
+//! [`plan`] says what to do for a network and does it, by [`link`] (netlink), [`nft`] (rules) and [`forwarding`];
+//! [`namespace`] carries any of it into another network stack.
+//!
+//! All of it acts in the network namespace of the calling thread. The asynchronous parts need a tokio runtime, of
+//! which a current-thread one inside [`Namespace::run`] will do.
 
 mod error;
+pub mod forwarding;
+pub mod link;
 mod name;
 pub mod namespace;
+pub mod network;
+pub mod nft;
+pub mod plan;
 pub mod tap;
 
 pub use error::{Error, ErrorKind, Result};
 pub use name::{InterfaceName, LONGEST_INTERFACE_NAME};
 pub use namespace::Namespace;
+pub use network::{Mode, NetworkName, NetworkSpec, PortForward, PortSpec};
 pub use tap::{Offloads, Tap, TapOptions};
