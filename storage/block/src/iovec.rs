@@ -104,6 +104,13 @@ impl IoVec {
         &self.segments
     }
 
+    /// Whether no other vector and nobody else holds this memory's owner, so that it may be used for something new.
+    pub fn is_alone(&self) -> bool {
+        self.owner
+            .as_ref()
+            .is_none_or(|owner| Rc::strong_count(owner) == 1)
+    }
+
     /// Whether every segment starts and ends at a multiple of `alignment`.
     pub fn is_aligned(&self, alignment: usize) -> bool {
         self.segments.iter().all(|segment| {
@@ -311,6 +318,15 @@ mod tests {
         let buffer = vector.into_buffer();
         assert_eq!(&*buffer, b"shared");
         assert_eq!(&*part.into_buffer(), b"har");
+    }
+
+    #[test]
+    fn a_vector_is_alone_once_its_slices_are_gone() {
+        let vector = IoVec::zeroed(8);
+        let part = vector.slice(0, 4);
+        assert!(!vector.is_alone());
+        drop(part);
+        assert!(vector.is_alone());
     }
 
     #[test]
