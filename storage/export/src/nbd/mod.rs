@@ -4,5 +4,7 @@
 //! newstyle handshake, structured replies and the metadata context `base:allocation`, by the server and by the client
 //! device alike. TLS and extended headers are answered as unsupported.
 
+pub mod client;
 pub mod proto;
+pub mod server;
 pub mod session;

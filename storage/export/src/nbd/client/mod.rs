@@ -1,0 +1,5 @@
+//! Devices behind other NBD servers.
+
+mod url;
+
+pub use url::{Place, Url};

@@ -1,0 +1,7 @@
+//! The NBD server behind real sockets, with a client that is made of the protocol's types alone.
+
+#![allow(clippy::unwrap_used)] // A test panics where it fails, in its helpers too.
+
+mod hostile;
+mod peer;
+mod server;
