@@ -17,7 +17,7 @@
 pub mod blk;
 #[allow(unsafe_code)] // A room of unsafe: a guest's mapped memory.
 mod memory;
-
+pub mod net;
 pub mod queue;
 #[allow(unsafe_code)] // A room of unsafe: bytes of a guest are copied here.
 mod segments;

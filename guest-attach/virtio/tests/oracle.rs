@@ -1,4 +1,5 @@
 //! The split queue against `virtio-queue`: the same ring memory gives the same chains and the same used ring.
+#![allow(clippy::unwrap_used)] // The lint's exception for tests does not reach their helpers.
 
 use std::rc::Rc;
 
@@ -121,8 +122,11 @@ fn chain() -> impl Strategy<Value = (Vec<Part>, bool)> {
         .prop_filter("a chain has a part", |(parts, _)| !parts.is_empty())
 }
 
+/// Chains that the driver adds, how many the device gives back, whether the driver listens.
+type Round = (Vec<(Vec<Part>, bool)>, usize, bool);
+
 /// What the driver does, then how much of what was popped the device gives back.
-fn rounds() -> impl Strategy<Value = Vec<(Vec<(Vec<Part>, bool)>, usize, bool)>> {
+fn rounds() -> impl Strategy<Value = Vec<Round>> {
     vec((vec(chain(), 0..6), 0_usize..8, any::<bool>()), 1..40)
 }
 
