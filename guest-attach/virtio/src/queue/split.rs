@@ -132,6 +132,11 @@ impl SplitQueue {
         self.next_avail
     }
 
+    /// How many chains a predecessor left unfinished that were not popped again yet.
+    pub fn unfinished(&self) -> usize {
+        self.resubmit.len()
+    }
+
     /// How many chains were popped and are not pushed back yet.
     pub fn outstanding(&self) -> u16 {
         self.next_avail

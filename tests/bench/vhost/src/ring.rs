@@ -57,13 +57,24 @@ impl DriverRing {
         (16 * size + 6 + 2 * size).next_multiple_of(4096) + (6 + 8 * size).next_multiple_of(4096)
     }
 
+    /// Where the parts of a ring of `size` descriptors at the guest-physical address `at` lie.
+    pub fn layout(at: u64, size: u16) -> RingAddresses {
+        let avail = at + 16 * u64::from(size);
+        let used = (avail + 6 + 2 * u64::from(size)).next_multiple_of(4096);
+        RingAddresses {
+            size,
+            desc: at,
+            avail,
+            used,
+        }
+    }
+
     /// A zeroed ring at the guest-physical address `at`, a multiple of 4096.
     ///
     /// # Panics
     /// If it does not lie in `memory`.
     pub fn new(memory: &GuestMemoryMmap, at: u64, size: u16, event_idx: bool) -> Self {
-        let avail = at + 16 * u64::from(size);
-        let used = at + (16 * u64::from(size) + 6 + 2 * u64::from(size)).next_multiple_of(4096);
+        let addresses = Self::layout(at, size);
         let zeroes = vec![0; Self::bytes(size) as usize];
         memory
             .write_slice(&zeroes, GuestAddress(at))
@@ -75,15 +86,10 @@ impl DriverRing {
         };
         Self {
             memory: memory.clone(),
-            addresses: RingAddresses {
-                size,
-                desc: at,
-                avail,
-                used,
-            },
-            desc: host(at),
-            avail: host(avail),
-            used: host(used),
+            addresses,
+            desc: host(addresses.desc),
+            avail: host(addresses.avail),
+            used: host(addresses.used),
             free: (0..size).rev().collect(),
             chains: vec![Vec::new(); usize::from(size)],
             avail_idx: 0,
