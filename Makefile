@@ -1,6 +1,6 @@
 # What people and CI run. `make help` lists it.
 
-.PHONY: help demo test lint bench soak fresh
+.PHONY: help demo test lint bench soak fresh fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z%-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -31,3 +31,6 @@ soak: ## the seeded tests with many more seeds (SEEDS=N)
 
 fresh: ## prove demo and test in a clean Debian root (as root)
 	@scripts/fresh
+
+fuzz: ## each fuzz target for a few seconds (SECONDS_EACH=N, TARGETS="a b")
+	@scripts/fuzz

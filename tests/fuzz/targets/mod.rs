@@ -1,0 +1,35 @@
+//! What hostile bytes meet first: one function for each parser and machine that takes them.
+//!
+//! A target must not panic, whatever the bytes; where a format has a writer too, what was read and written again must
+//! be read the same. Bytes that carry a checksum are tried as they are and with the checksum put right, since
+//! otherwise nothing behind the checksum would ever be reached.
+
+mod dhcp;
+mod frames;
+mod md;
+mod nbd;
+mod signatures;
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// Every target under the name of its folder in `corpus/` and its file in `fuzz_targets/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("dhcp_server", dhcp::server),
+    ("frames", frames::frames),
+    ("md_bitmap", md::bitmap),
+    ("md_superblock", md::superblock),
+    ("nbd_client", nbd::client),
+    ("nbd_server", nbd::server),
+    ("signatures", signatures::signatures),
+];
+
+/// Runs the target of that name.
+///
+/// # Panics
+/// If there is no such target, or the target finds a bug.
+pub fn run(name: &str, bytes: &[u8]) {
+    let found = TARGETS.iter().find(|(known, _)| *known == name);
+    let (_, target) = found.unwrap_or_else(|| panic!("no fuzz target is called {name}"));
+    target(bytes);
+}
