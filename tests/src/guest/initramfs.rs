@@ -8,7 +8,7 @@ use super::kernel::Kernel;
 
 /// A `newc` archive (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst) in memory.
 #[derive(Debug, Default)]
-pub(super) struct Initramfs {
+pub struct Initramfs {
     archive: Vec<u8>,
     entries: u32,
 }
@@ -19,7 +19,10 @@ const LINK: u32 = 0o120_777;
 
 impl Initramfs {
     /// An archive with busybox as `/bin/busybox` under the names that scripts use, and the usual mount points.
-    pub(super) fn with_busybox() -> Result<Self> {
+    ///
+    /// # Errors
+    /// If busybox is not installed.
+    pub fn with_busybox() -> Result<Self> {
         let mut new = Self::default();
         for folder in ["bin", "dev", "proc", "sys", "weft", "weft/modules"] {
             new.entry(folder, FOLDER, &[]);
@@ -47,12 +50,16 @@ impl Initramfs {
         Ok(new)
     }
 
-    pub(super) fn file(&mut self, path: &str, contents: &[u8]) {
+    /// Adds a file that can be executed. Its folder must be there.
+    pub fn file(&mut self, path: &str, contents: &[u8]) {
         self.entry(path, PROGRAM, contents);
     }
 
     /// Adds the kernel's modules under `/weft/modules` and their order as `/weft/load-order`.
-    pub(super) fn modules(&mut self, kernel: &Kernel, modules: &[&str]) -> Result<()> {
+    ///
+    /// # Errors
+    /// If the kernel has no such module.
+    pub fn modules(&mut self, kernel: &Kernel, modules: &[&str]) -> Result<()> {
         let mut order = String::new();
         for path in kernel.load_order(modules)? {
             let name = file_name(&path)?;
@@ -67,7 +74,7 @@ impl Initramfs {
     }
 
     /// Ends the archive.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.archive
     }

@@ -27,6 +27,7 @@ mod machine;
 mod running;
 mod slot;
 
+pub use initramfs::Initramfs;
 pub use kernel::Kernel;
 pub use machine::LinuxGuest;
 pub use running::{Guest, GuestRun};
