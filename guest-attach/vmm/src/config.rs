@@ -141,7 +141,7 @@ impl Config {
                 self.memory_bytes
             ));
         }
-        if self.memory_bytes % (2 << 20) != 0 {
+        if !self.memory_bytes.is_multiple_of(2 << 20) {
             return invalid(format!(
                 "{} bytes of memory is not a multiple of 2 MiB",
                 self.memory_bytes
@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_named() {
-        let cases: [(fn(&mut Config), &str); 6] = [
+        type Case = (fn(&mut Config), &'static str);
+        let cases: [Case; 6] = [
             (|c| c.cpus = 0, "0 CPUs"),
             (|c| c.cpus = 33, "33 CPUs"),
             (|c| c.memory_bytes = 1, "1 bytes"),

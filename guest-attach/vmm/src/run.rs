@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::console::{Log, Screen};
-use crate::control::{Operator, Server, Sockets, State, Status};
+use crate::control::{End, Operator, Order, Server, Sockets, State, Status};
 use crate::devices::serial::Keyboard;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::machine::{Machine, Mode, Plan};
@@ -114,7 +115,7 @@ struct Shared {
     timeline: Arc<Timeline>,
     /// The machine, unless a reboot is under way.
     machine: Mutex<Option<Arc<Machine>>>,
-    killed: std::sync::atomic::AtomicBool,
+    killed: AtomicBool,
 }
 
 impl Shared {
@@ -123,7 +124,7 @@ impl Shared {
     }
 
     fn is_killed(&self) -> bool {
-        self.killed.load(std::sync::atomic::Ordering::SeqCst)
+        self.killed.load(Ordering::SeqCst)
     }
 }
 
@@ -152,30 +153,19 @@ impl Operator for Hand {
         }
     }
 
-    fn shutdown(&self) {
-        if let Some(machine) = self.0.machine() {
-            machine.press_power_button();
+    fn obey(&self, order: Order) {
+        if order == Order::Kill {
+            self.0.killed.store(true, Ordering::SeqCst);
         }
-    }
-
-    fn kill(&self) {
-        self.0
-            .killed
-            .store(true, std::sync::atomic::Ordering::SeqCst);
-        if let Some(machine) = self.0.machine() {
-            machine.stop().set(Stop::Killed);
-        }
-    }
-
-    fn pause(&self) {
-        if let Some(machine) = self.0.machine() {
-            machine.set_mode(Mode::Pause);
-        }
-    }
-
-    fn resume(&self) {
-        if let Some(machine) = self.0.machine() {
-            machine.set_mode(Mode::Run);
+        // While a reboot is under way there is no machine: only `kill` is remembered until there is one again.
+        let Some(machine) = self.0.machine() else {
+            return;
+        };
+        match order {
+            Order::Shutdown => machine.press_power_button(),
+            Order::Kill => machine.stop().set(Stop::Killed),
+            Order::Pause => machine.set_mode(Mode::Pause),
+            Order::Resume => machine.set_mode(Mode::Run),
         }
     }
 }
@@ -187,7 +177,7 @@ struct Process<'a> {
     screen: Arc<Screen>,
     keyboard: Arc<Keyboard>,
     confinement: Confinement,
-    server: Option<(Arc<crate::control::End>, JoinHandle<()>)>,
+    server: Option<(Arc<End>, JoinHandle<()>)>,
     devices: Vec<JoinHandle<Result<()>>>,
 }
 

@@ -17,7 +17,7 @@ mod server;
 use serde::{Deserialize, Serialize};
 
 pub use client::Client;
-pub(crate) use server::{End, Operator, Server, Sockets};
+pub(crate) use server::{End, Operator, Order, Server, Sockets};
 
 use crate::report::Report;
 use crate::timeline::Step;

@@ -26,14 +26,21 @@ const MAX_UNREAD: usize = 1 << 20;
 pub(crate) trait Operator: Send {
     /// How the VM is.
     fn status(&self) -> Status;
-    /// Presses the power button.
-    fn shutdown(&self);
-    /// Ends the VM.
-    fn kill(&self);
-    /// Stops the CPUs for a while.
-    fn pause(&self);
-    /// Lets them go on.
-    fn resume(&self);
+    /// Does what is asked.
+    fn obey(&self, order: Order);
+}
+
+/// What can be asked of the VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Press the power button.
+    Shutdown,
+    /// End at once.
+    Kill,
+    /// Stop the CPUs for a while.
+    Pause,
+    /// Let them go on.
+    Resume,
 }
 
 /// What the control thread listens on and writes to.
@@ -228,15 +235,19 @@ impl Client {
     }
 
     fn handle(&mut self, line: &[u8], operator: &dyn Operator) {
+        let obey = |order| {
+            operator.obey(order);
+            Reply::done()
+        };
         let reply = match serde_json::from_slice(line) {
             Ok(Request::Status) => Reply {
                 status: Some(operator.status()),
                 ..Reply::done()
             },
-            Ok(Request::Shutdown) => done(operator.shutdown()),
-            Ok(Request::Kill) => done(operator.kill()),
-            Ok(Request::Pause) => done(operator.pause()),
-            Ok(Request::Resume) => done(operator.resume()),
+            Ok(Request::Shutdown) => obey(Order::Shutdown),
+            Ok(Request::Kill) => obey(Order::Kill),
+            Ok(Request::Pause) => obey(Order::Pause),
+            Ok(Request::Resume) => obey(Order::Resume),
             Ok(Request::Wait) => {
                 self.waits = true;
                 return;
@@ -265,10 +276,6 @@ impl Client {
         }
         true
     }
-}
-
-fn done((): ()) -> Reply {
-    Reply::done()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod cpuid;
 mod entry;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_xcrs};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 
 use crate::boot::Entry;
@@ -51,11 +51,36 @@ pub(crate) fn set_up(
         .map_err(|error| Error::new(ErrorKind::Kvm, format!("too much CPUID: {error:?}")))?;
     vcpu.set_cpuid2(&table)
         .context(ErrorKind::Kvm, refused("CPUID"))?;
+    enable_state(vcpu, &entries).context(ErrorKind::Kvm, refused("extended state"))?;
     set_msrs(vcpu).context(ErrorKind::Kvm, refused("model-specific registers"))?;
     if let Some(entry) = entry {
         entry::set_registers(vcpu, entry).context(ErrorKind::Kvm, refused("registers"))?;
     }
     Ok(())
+}
+
+/// The leaf that lists the state components which XSAVE knows.
+const LEAF_EXTENDED_STATE: u32 = 0xd;
+
+/// Starts the CPU with all state components enabled that it offers, in place of x87 alone.
+///
+/// A kernel enables what it uses anyhow, so on hardware this changes nothing. Emulated SVM (QEMU's TCG) does not tell KVM of
+/// the guest's XSETBV; KVM would go on to put its own idea of XCR0 back at each entry, and take AVX away from the guest.
+fn enable_state(
+    vcpu: &VcpuFd,
+    entries: &[kvm_cpuid_entry2],
+) -> std::result::Result<(), kvm_ioctls::Error> {
+    let leaf =
+        |entry: &&kvm_cpuid_entry2| (entry.function, entry.index) == (LEAF_EXTENDED_STATE, 0);
+    let Some(components) = entries.iter().find(leaf).filter(|entry| entry.eax != 0) else {
+        return Ok(());
+    };
+    let mut xcrs = kvm_xcrs {
+        nr_xcrs: 1,
+        ..Default::default()
+    };
+    xcrs.xcrs[0].value = u64::from(components.edx) << 32 | u64::from(components.eax);
+    vcpu.set_xcrs(&xcrs)
 }
 
 fn set_msrs(vcpu: &VcpuFd) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {

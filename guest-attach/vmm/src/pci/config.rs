@@ -62,7 +62,7 @@ impl ConfigSpace {
 
     /// Gives BAR 0 a memory of `size` bytes (a power of two, 4 KiB or more) at `address`, switched on as firmware does.
     pub(crate) fn set_memory(&mut self, address: u32, size: u32) {
-        debug_assert!(size.is_power_of_two() && size >= 4096 && address % size == 0);
+        debug_assert!(size.is_power_of_two() && size >= 4096 && address.is_multiple_of(size));
         self.put(BAR0, &address.to_le_bytes());
         self.writable[BAR0..BAR0 + 4].copy_from_slice(&(!(size - 1)).to_le_bytes());
         self.bytes[COMMAND] |= COMMAND_MEMORY;

@@ -33,17 +33,8 @@ impl Operator for Counter {
             steps: Vec::new(),
         }
     }
-    fn shutdown(&self) {
-        self.count(0);
-    }
-    fn kill(&self) {
-        self.count(1);
-    }
-    fn pause(&self) {
-        self.count(2);
-    }
-    fn resume(&self) {
-        self.count(3);
+    fn obey(&self, order: Order) {
+        self.count(order as usize);
     }
 }
 
