@@ -35,6 +35,7 @@
 
 mod executor;
 mod file;
+mod offload;
 mod reactor;
 mod shard;
 mod socket;

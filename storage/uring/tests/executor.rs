@@ -90,6 +90,24 @@ fn a_task_that_yields_for_ever_starves_neither_timers_nor_threads() {
     });
 }
 
+#[test]
+fn a_root_future_that_yields_for_ever_does_not_hold_back_submissions() {
+    on_each(|_| async {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let ready = Rc::new(Cell::new(false));
+        let seen = ready.clone();
+        let waiting = spawn(async move {
+            weft_uring::readable(&ours).await.unwrap();
+            seen.set(true);
+        });
+        std::io::Write::write_all(&mut &theirs, b"x").unwrap();
+        while !ready.get() {
+            yield_now().await;
+        }
+        waiting.await;
+    });
+}
+
 /// Sets its flag when it is dropped.
 struct Flag(Rc<Cell<bool>>);
 

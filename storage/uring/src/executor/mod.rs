@@ -102,12 +102,13 @@ impl Core {
             return Ok(());
         }
         let timeout = self.timers.borrow().until_next(Instant::now);
-        if self.inbox.fall_asleep() {
-            let waited = self.reactor.wait(timeout);
-            self.inbox.awake();
-            waited?;
-            self.gather();
+        if !self.inbox.fall_asleep() {
+            return self.reactor.submit();
         }
+        let waited = self.reactor.wait(timeout);
+        self.inbox.awake();
+        waited?;
+        self.gather();
         Ok(())
     }
 

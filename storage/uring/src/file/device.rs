@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, Info, Result, SECTOR, Spawner};
 
+use super::cached::Cached;
 use super::errors::cannot;
 use super::open::{Engine, Kind, OpenFile, OpenOptions};
 use super::queue::{FileQueue, Way};
@@ -147,8 +148,9 @@ impl BlockDevice for FileDevice {
         let way = match (self.file.engine, ring) {
             (Engine::Sync, _) | (Engine::Auto, None) => Way::Sync,
             (Engine::Ring, Some(ring)) => Way::Ring(ring),
+            (Engine::Auto, Some(_)) if self.file.in_memory => Way::Sync,
             (Engine::Auto, Some(ring)) if self.file.direct => Way::Ring(ring),
-            (Engine::Auto, Some(ring)) => Way::Cached(ring),
+            (Engine::Auto, Some(ring)) => Way::Cached(ring, Cached::default()),
             (Engine::Ring, None) => {
                 let sentence = format!(
                     "{} cannot be opened with io_uring: this thread has no ring",

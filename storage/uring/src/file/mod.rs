@@ -1,5 +1,6 @@
 //! Files and block devices as block devices.
 
+mod cached;
 mod device;
 mod errors;
 mod job;

@@ -26,8 +26,8 @@ pub enum Direct {
 /// How requests reach the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
-    /// What was measured to be best: with the page cache, a read that must not wait, then the ring; directly, the ring;
-    /// where there is no ring, synchronously.
+    /// What was measured to be best: through the page cache, what it answers at once, and the ring for the rest; directly,
+    /// the ring; for a file in memory and where there is no ring, plain system calls.
     #[default]
     Auto,
     /// All through the ring. A queue cannot be opened on a thread without one.
@@ -77,6 +77,8 @@ pub(super) struct OpenFile {
     pub(super) kind: Kind,
     pub(super) engine: Engine,
     pub(super) direct: bool,
+    /// Whether it lives in memory, where nothing waits for a disk.
+    pub(super) in_memory: bool,
     /// Everything but the size.
     info: Info,
     size: AtomicU64,
@@ -88,7 +90,8 @@ pub(super) struct OpenFile {
 pub(super) struct Refusals {
     pub(super) punch: AtomicBool,
     pub(super) zero_range: AtomicBool,
-    pub(super) no_wait: AtomicBool,
+    pub(super) no_wait_read: AtomicBool,
+    pub(super) no_wait_write: AtomicBool,
 }
 
 impl OpenFile {
@@ -138,7 +141,9 @@ impl OpenFile {
         if direct {
             require_direct(&file, path, &mut info)?;
         }
+        let in_memory = kind == Kind::Regular && is_in_memory(&file);
         let this = Self {
+            in_memory,
             size: AtomicU64::new(info.size),
             file,
             path: path.to_owned(),
@@ -222,6 +227,13 @@ fn regular_info(file: &File) -> io::Result<Info> {
     info.discard = true;
     info.fast_zeroes = true;
     Ok(info)
+}
+
+/// Such file systems refuse reads that must not wait, although theirs never do.
+fn is_in_memory(file: &File) -> bool {
+    use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
+    fstatfs(file)
+        .is_ok_and(|answer| [TMPFS_MAGIC, HUGETLBFS_MAGIC].contains(&answer.filesystem_type()))
 }
 
 fn block_info(file: &File) -> io::Result<Info> {

@@ -4,18 +4,21 @@ use std::future::ready;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek64};
-use weft_block::{BlockQueue, Completion, Extent, ExtentKind, LocalBoxFuture, Op, Request, Result};
+use weft_block::{
+    BlockQueue, Completion, Error, Extent, ExtentKind, IoVec, LocalBoxFuture, Op, Request, Result,
+};
 
+use super::cached::Cached;
 use super::errors::kind_of;
 use super::job::Job;
 use super::open::{Kind, OpenFile};
 use super::ring_job::RingJob;
 use super::sync_job;
+use crate::offload::offload;
 use crate::reactor::Ring;
 
 /// How a queue's requests reach the kernel.
@@ -24,8 +27,8 @@ pub(super) enum Way {
     Sync,
     /// The ring.
     Ring(Rc<Ring>),
-    /// Reads that must not wait, and the ring for what they leave.
-    Cached(Rc<Ring>),
+    /// The page cache, and the ring for what it leaves.
+    Cached(Rc<Ring>, Cached),
 }
 
 pub(super) struct FileQueue {
@@ -36,24 +39,6 @@ pub(super) struct FileQueue {
 impl FileQueue {
     pub(super) fn new(file: Arc<OpenFile>, way: Way) -> Self {
         Self { file, way }
-    }
-
-    /// Reads what is in the page cache. Gives how many bytes of the request that were.
-    fn read_cached(&self, request: &Request) -> usize {
-        let no_wait = &self.file.refuses.no_wait;
-        if no_wait.load(Ordering::Relaxed) {
-            return 0;
-        }
-        match sync_job::read_cached(&self.file, request) {
-            Ok(count) => count,
-            Err(error) => {
-                if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
-                    no_wait.store(true, Ordering::Relaxed);
-                }
-                // Whatever it is, the ring will tell.
-                0
-            }
-        }
     }
 }
 
@@ -70,29 +55,43 @@ fn run_in(ring: &Rc<Ring>, job: Job) -> LocalBoxFuture<'static, Completion> {
     Box::pin(started.map(|operation| operation.into_job().completion()))
 }
 
+/// Discards on a block device: the ring has no operation for it before Linux 6.12.
+fn run_beside(job: Job) -> LocalBoxFuture<'static, Completion> {
+    let (file, call) = (job.file.clone(), job.call());
+    let answer = offload(move || sync_job::perform(&file, &IoVec::empty(), call));
+    Box::pin(answer.map(|result| {
+        let mut job = job;
+        let gone = |_| Err(io::Error::other("the thread that discards panicked"));
+        job.returned(result.unwrap_or_else(gone));
+        job.completion()
+    }))
+}
+
 impl BlockQueue for FileQueue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
         if let Err(error) = request.check(&self.file.info()) {
             return Box::pin(ready(request.failed(error)));
         }
-        let ring = match &self.way {
-            Way::Sync => return run_now(Job::new(self.file.clone(), request)),
-            // The ring has no operation for it before Linux 6.12.
-            _ if request.op == Op::Discard && self.file.kind == Kind::Block => {
-                return run_now(Job::new(self.file.clone(), request));
-            }
-            Way::Cached(ring) if request.op == Op::Read && request.len > 0 => {
-                let count = self.read_cached(&request);
-                if count as u64 == request.len {
+        let start = |request| Job::new(self.file.clone(), request);
+        let discards_blocks = request.op == Op::Discard && self.file.kind == Kind::Block;
+        match &self.way {
+            Way::Sync => run_now(start(request)),
+            _ if discards_blocks && request.len > 0 => run_beside(start(request)),
+            Way::Ring(ring) => run_in(ring, start(request)),
+            Way::Cached(ring, cached) => {
+                let done = match request.op {
+                    Op::Read => Cached::read(&self.file, &request),
+                    Op::Write { fua: false } => cached.write(&self.file, &request),
+                    _ => return run_in(ring, start(request)),
+                };
+                if done as u64 == request.len {
                     return Box::pin(ready(request.done()));
                 }
-                let mut job = Job::new(self.file.clone(), request);
-                job.skip(count);
-                return run_in(ring, job);
+                let mut job = start(request);
+                job.skip(done);
+                run_in(ring, job)
             }
-            Way::Ring(ring) | Way::Cached(ring) => ring,
-        };
-        run_in(ring, Job::new(self.file.clone(), request))
+        }
     }
 
     fn extents(&self, offset: u64, len: u64) -> LocalBoxFuture<'static, Result<Vec<Extent>>> {
@@ -119,7 +118,7 @@ fn extents(file: &OpenFile, offset: u64, len: u64) -> Result<Vec<Extent>> {
     while at < end && found.len() < MAX_EXTENTS {
         let (kind, next) = extent_at(file, at, end).map_err(|error| {
             let sentence = format!("the extents of {} cannot be read", file.path.display());
-            weft_block::Error::new(kind_of(&error), sentence).with_source(error)
+            Error::new(kind_of(&error), sentence).with_source(error)
         })?;
         found.push(Extent {
             offset: at,

@@ -3,7 +3,7 @@
 use std::io;
 
 use nix::fcntl::{FallocateFlags, fallocate};
-use weft_block::{IoVec, Request};
+use weft_block::IoVec;
 
 use super::job::{Call, Job};
 use super::open::OpenFile;
@@ -20,18 +20,8 @@ pub(super) fn run(job: &mut Job) {
     }
 }
 
-/// Reads what the page cache has, without waiting for a disk. Gives the number of bytes.
-pub(super) fn read_cached(file: &OpenFile, request: &Request) -> io::Result<usize> {
-    sys::read_at(
-        &file.file,
-        &request.buffer,
-        0,
-        request.offset,
-        libc::RWF_NOWAIT,
-    )
-}
-
-fn perform(file: &OpenFile, memory: &IoVec, call: Call) -> io::Result<usize> {
+/// Makes one call. `memory` is what a read or write is about.
+pub(super) fn perform(file: &OpenFile, memory: &IoVec, call: Call) -> io::Result<usize> {
     let fd = &file.file;
     match call {
         Call::Read { offset, skip } => sys::read_at(fd, memory, skip, offset, 0),
