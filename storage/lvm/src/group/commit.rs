@@ -1,0 +1,284 @@
+//! The commit protocol.
+
+use weft_block::{Error, ErrorKind, Result, Spawner};
+
+use super::areas::{Copy, HeaderState, MetadataArea};
+use super::bytes::Bytes;
+use super::{Access, Group};
+use crate::format::{AreaHeader, IGNORED, Location, Ring, checksum};
+use crate::model::{Origin, VolumeGroup, check, metadata_text};
+
+/// A metadata area that a commit writes.
+struct Target {
+    member: usize,
+    area: usize,
+    /// Where the new text goes.
+    location: Location,
+}
+
+impl Group {
+    /// Makes `next` the state of the group on all its disks, and then here.
+    ///
+    /// # Errors
+    /// With the old state whole on the disks and here; only where the very last step failed on every disk is it open
+    /// what they say, and the group refuses further changes until it is opened again.
+    pub(super) async fn commit(
+        &mut self,
+        mut next: VolumeGroup,
+        description: String,
+        spawner: &Spawner,
+    ) -> Result<()> {
+        self.check_access()?;
+        next.seqno = self.model.seqno + 1;
+        next.origin = Origin {
+            description,
+            host: self.host.name(),
+            time: self.host.unix_time(),
+        };
+        check(&next)?;
+        let mut text = metadata_text(&next).into_bytes();
+        text.push(0);
+        let mut open = Vec::new();
+        for member in &self.members {
+            open.push(Bytes::open(&member.disk, spawner)?);
+        }
+        self.choose_areas(&next);
+        let targets = self.targets(&open, &text)?;
+        if let Err(error) = self.prepare(&open, &targets, &text).await {
+            self.revert(&open, &targets).await;
+            return Err(self.unchanged(error));
+        }
+        self.publish(&open, &targets).await?;
+        let copy = Copy {
+            bytes: text.into(),
+            model: next.clone().into(),
+        };
+        for target in &targets {
+            self.area_mut(target).copy = Some(copy.clone());
+        }
+        self.model = next;
+        Ok(())
+    }
+
+    pub(super) fn check_access(&self) -> Result<()> {
+        let name = &self.model.name;
+        let (kind, problem) = match self.access {
+            Access::Write => return Ok(()),
+            Access::Read => (ErrorKind::ReadOnly, "was opened for reading only"),
+            Access::Unknown => (
+                ErrorKind::Offline,
+                "must be opened again: the last change to it may or may not be on its disks",
+            ),
+        };
+        Err(Error::new(kind, format!("volume group {name} {problem}")))
+    }
+
+    /// With a limit on copies, sees to it that so many areas are in use. The choice is written with the next headers.
+    fn choose_areas(&mut self, next: &VolumeGroup) {
+        let limit = match next.metadata_copies {
+            0 => usize::MAX,
+            copies => usize::try_from(copies).unwrap_or(usize::MAX),
+        };
+        let in_use = self
+            .members
+            .iter()
+            .flat_map(|member| &member.areas)
+            .filter(|area| area.is_active())
+            .count();
+        let mut wanting = limit.saturating_sub(in_use);
+        for area in self.members.iter_mut().flat_map(|member| &mut member.areas) {
+            if let HeaderState::Known(header) = &mut area.header
+                && header.is_ignored()
+                && wanting > 0
+            {
+                header.committed.flags &= !IGNORED;
+                wanting -= 1;
+            }
+        }
+    }
+
+    fn targets(&self, open: &[Bytes], text: &[u8]) -> Result<Vec<Target>> {
+        let mut targets = Vec::new();
+        for (number, member) in self.members.iter().enumerate() {
+            for (index, area) in member.areas.iter().enumerate() {
+                if !area.is_active() {
+                    continue;
+                }
+                let location = place(area, &open[number], text).map_err(|error| {
+                    let disk = &member.disk.name;
+                    Error::new(
+                        ErrorKind::NoSpace,
+                        format!("the metadata area of {disk} is full"),
+                    )
+                    .with_source(error)
+                })?;
+                targets.push(Target {
+                    member: number,
+                    area: index,
+                    location,
+                });
+            }
+        }
+        if targets.is_empty() {
+            let name = &self.model.name;
+            return Err(Error::new(
+                ErrorKind::Offline,
+                format!("volume group {name} has no disk here that keeps its metadata"),
+            ));
+        }
+        Ok(targets)
+    }
+
+    /// Writes text and precommit slots, all of it durably.
+    async fn prepare(&self, open: &[Bytes], targets: &[Target], text: &[u8]) -> Result<()> {
+        for target in targets {
+            let area = self.area(target);
+            write_text(&open[target.member], area, &target.location, text).await?;
+        }
+        flush_all(open, targets).await?;
+        for target in targets {
+            let area = self.area(target);
+            let header = AreaHeader {
+                committed: area.committed(),
+                precommitted: target.location,
+                ..AreaHeader::empty(area.place.offset, area.place.size)
+            };
+            write_header(&open[target.member], &header).await?;
+        }
+        flush_all(open, targets).await
+    }
+
+    /// Takes the precommit back as far as that works, and unmakes the text: a search of the ring is not to find it.
+    async fn revert(&self, open: &[Bytes], targets: &[Target]) {
+        for target in targets {
+            let (area, bytes) = (self.area(target), &open[target.member]);
+            let header = AreaHeader {
+                committed: area.committed(),
+                ..AreaHeader::empty(area.place.offset, area.place.size)
+            };
+            // The error that led here is the one to tell.
+            let _ = write_header(bytes, &header).await;
+            let _ = bytes
+                .write(area.place.offset + target.location.offset, &[0; 512])
+                .await;
+            let _ = bytes.flush().await;
+        }
+    }
+
+    /// Commits: from the first header on that is written, the new state counts.
+    async fn publish(&mut self, open: &[Bytes], targets: &[Target]) -> Result<()> {
+        let mut written = Vec::new();
+        for target in targets {
+            let place = self.area(target).place;
+            let header = AreaHeader {
+                committed: target.location,
+                ..AreaHeader::empty(place.offset, place.size)
+            };
+            written.push(
+                write_header(&open[target.member], &header)
+                    .await
+                    .map(|()| header),
+            );
+        }
+        let mut failure = None;
+        let mut done = 0;
+        for (target, written) in targets.iter().zip(written) {
+            let flushed = match written {
+                Ok(header) => open[target.member].flush().await.map(|()| header),
+                Err(error) => Err(error),
+            };
+            match flushed {
+                Ok(header) => {
+                    let area = self.area_mut(target);
+                    area.header = HeaderState::Known(header);
+                    area.problem = None;
+                    done += 1;
+                }
+                Err(error) => {
+                    self.problems.push(error.sentence());
+                    self.area_mut(target).header = HeaderState::Damaged(target.location);
+                    failure = Some(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if done == 0 => {
+                self.access = Access::Unknown;
+                let name = &self.model.name;
+                Err(error.in_context(format!(
+                    "the change to volume group {name} may or may not be on its disks; open it again"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn unchanged(&self, error: Error) -> Error {
+        let name = &self.model.name;
+        error.in_context(format!("volume group {name} is unchanged"))
+    }
+
+    fn area(&self, target: &Target) -> &MetadataArea {
+        &self.members[target.member].areas[target.area]
+    }
+
+    fn area_mut(&mut self, target: &Target) -> &mut MetadataArea {
+        &mut self.members[target.member].areas[target.area]
+    }
+}
+
+/// Where a text goes in an area.
+pub(super) fn place(
+    area: &MetadataArea,
+    bytes: &Bytes,
+    text: &[u8],
+) -> Result<Location, crate::format::RingFull> {
+    let ring = Ring::new(area.place.size, bytes.block());
+    let size = text.len() as u64;
+    Ok(Location {
+        offset: ring.place(&area.committed(), size)?,
+        size,
+        checksum: checksum(text),
+        flags: 0,
+    })
+}
+
+/// Writes a text, padded with zeroes to whole blocks.
+pub(super) async fn write_text(
+    bytes: &Bytes,
+    area: &MetadataArea,
+    location: &Location,
+    text: &[u8],
+) -> Result<()> {
+    let ring = Ring::new(area.place.size, bytes.block());
+    let mut rest = text;
+    for part in ring.parts(location.offset, location.size) {
+        let (piece, after) = rest.split_at((part.end - part.start) as usize);
+        rest = after;
+        if piece.is_empty() {
+            continue;
+        }
+        let mut padded = piece.to_vec();
+        let until = part
+            .end
+            .next_multiple_of(bytes.block())
+            .min(area.place.size);
+        padded.resize((until - part.start) as usize, 0);
+        bytes.write(area.place.offset + part.start, &padded).await?;
+    }
+    Ok(())
+}
+
+/// Writes a header to the place that it names.
+pub(super) async fn write_header(bytes: &Bytes, header: &AreaHeader) -> Result<()> {
+    bytes.write(header.start, &header.to_bytes()).await
+}
+
+async fn flush_all(open: &[Bytes], targets: &[Target]) -> Result<()> {
+    let mut members: Vec<usize> = targets.iter().map(|target| target.member).collect();
+    members.dedup();
+    for member in members {
+        open[member].flush().await?;
+    }
+    Ok(())
+}

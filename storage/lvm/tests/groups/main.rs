@@ -1,0 +1,4 @@
+//! Volume groups on simulated disks.
+
+mod operations;
+mod rig;
