@@ -26,6 +26,7 @@
 //! 5. **Bounds.** Requests in flight: [`IN_FLIGHT_PER_RING`]; memory regions, message lengths and descriptors: those
 //!    of the protocol.
 
+mod bell;
 mod blk;
 #[allow(unsafe_code)] // A room of unsafe: descriptors arrive as numbers.
 mod channel;
@@ -35,6 +36,7 @@ mod event;
 mod inflight;
 mod memory;
 mod message;
+mod net;
 mod ring;
 mod server;
 mod session;
@@ -44,6 +46,8 @@ mod vring;
 
 pub use blk::{BlkBackend, BlkServe, IN_FLIGHT_PER_RING};
 pub use error::Error;
+pub use net::{FrameFile, NetBackend, Ports, Setting};
 pub use server::Served;
 pub use statistics::Statistics;
 pub use weft_virtio::blk::BlkOptions;
+pub use weft_virtio::net::{NetOptions, NetPort, Offloads, PortSetup};

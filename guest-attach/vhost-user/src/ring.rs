@@ -3,6 +3,8 @@
 use std::rc::Rc;
 
 use weft_block::LocalBoxFuture;
+use weft_uring::Glance;
+use weft_virtio::queue::SplitQueue;
 
 use crate::event::{Event, Outlet};
 
@@ -21,4 +23,18 @@ pub(crate) struct Wires {
 pub(crate) trait Worker {
     /// Takes no more chains, finishes those that were taken, and gives the position where a successor goes on.
     fn stop(self: Box<Self>) -> LocalBoxFuture<'static, u16>;
+}
+
+/// A poller's look at a ring: whether there is something to take. An error counts, for whoever takes finds it again.
+/// Nothing there before the shard sleeps means that the guest was asked for a kick.
+pub(crate) fn look(queue: &mut SplitQueue, glance: Glance) -> bool {
+    let waits = match glance {
+        Glance::Hot => queue.look(),
+        Glance::Park => queue.enable_notifications(),
+    };
+    let waits = !matches!(waits, Ok(false));
+    if waits {
+        queue.disable_notifications();
+    }
+    waits
 }

@@ -17,7 +17,7 @@ use weft_virtio::queue::{QueueError, SplitQueue};
 
 use super::flights::{Flights, Ready, SharedQueue};
 use crate::event::{Event, Outlet};
-use crate::ring::{Wires, Worker};
+use crate::ring::{Wires, Worker, look};
 use crate::statistics::Counters;
 
 /// Chains taken from a ring before what was answered meanwhile is shown to the guest.
@@ -227,16 +227,11 @@ impl BlkRing {
         if self.state.get() != State::Running {
             return Found::Cold;
         }
-        let mut queue = self.queue.borrow_mut();
-        let waits = match glance {
-            Glance::Hot => queue.look(),
-            Glance::Park => queue.enable_notifications(),
-        };
-        // An error is found again, and dealt with, by the turn.
-        if matches!(waits, Ok(false)) || self.flights.borrow().is_full() {
+        // Without a free place the next answer, not the guest, is what to wait for.
+        let waits = look(&mut self.queue.borrow_mut(), glance);
+        if !waits || self.flights.borrow().is_full() {
             return Found::Nothing;
         }
-        queue.disable_notifications();
         self.ready.wake();
         Found::Work
     }

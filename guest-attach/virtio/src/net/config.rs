@@ -145,6 +145,7 @@ impl NetModel {
         PortSetup {
             header: self.header(),
             offloads,
+            features: self.features,
         }
     }
 

@@ -51,6 +51,8 @@ pub struct PortSetup {
     pub header: usize,
     /// What the reader of the port takes besides whole, checksummed frames.
     pub offloads: Offloads,
+    /// All virtio features that the driver took.
+    pub features: u64,
 }
 
 /// Work that is left to the receiver of a frame. The bits are those of Linux's `TUN_F_*`.
