@@ -41,8 +41,8 @@ impl Kernel {
             .context("the kernel's folder has its version as name")?
             .to_string();
         ensure!(
-            root.join("boot/vmlinuz").exists(),
-            "{} has no kernel",
+            root.join("boot/vmlinux").exists(),
+            "{} is not complete; run scripts/install-deps",
             root.display()
         );
         Ok(Self { root, version })
@@ -58,6 +58,13 @@ impl Kernel {
         self.root
             .join("boot")
             .join(format!("vmlinuz-{}", self.version))
+    }
+
+    /// The same unpacked, as an ELF image with a PVH entry: it boots seconds sooner under emulation.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.root
+            .join("boot")
+            .join(format!("vmlinux-{}", self.version))
     }
 
     /// The folder that holds `VERSION/modules.dep`: what `/lib/modules` is on an installed system.

@@ -254,7 +254,7 @@ impl LinuxGuest {
             .args(["-accel", "tcg,thread=multi", "-smp", &cpus.to_string()])
             .args(["-m", &self.memory_mib.to_string()])
             .arg("-kernel")
-            .arg(kernel.image())
+            .arg(kernel.vmlinux())
             .arg("-initrd")
             .arg(folder.join("initramfs"))
             .arg("-append")
