@@ -1,12 +1,13 @@
 //! The network edge: the only network crate with system calls.
 //!
 //! [`tap`] is the data side: one frame a call, driven by whoever moves frames. Everything else is the control side:
-//! [`plan`] says what to do for a network and does it, by [`link`] (netlink), [`nft`] (rules) and [`forwarding`];
+//! [`datagram`] runs machines that answer on a link; [`plan`] says what to do for a network and does it, by [`link`] (netlink), [`nft`] (rules) and [`forwarding`];
 //! [`namespace`] carries any of it into another network stack.
 //!
 //! All of it acts in the network namespace of the calling thread. The asynchronous parts need a tokio runtime, of
 //! which a current-thread one inside [`Namespace::run`] will do.
 
+pub mod datagram;
 mod error;
 pub mod forwarding;
 pub mod link;
