@@ -1,6 +1,6 @@
 //! Doing what a client asked for, on a device's queue.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use crate::nbd::session::{Action, Command};
 /// work of a read this long, and a hole saves the whole of that.
 const SPARSE_READ: u32 = 64 << 10;
 
-/// How much further than the read the device is asked about, so that a range full of data is asked about rarely, and a
-/// scattered one costs no more than in proportion.
-const LOOK_AHEAD: u64 = 8;
+/// Bytes about which the device is asked at least. The range doubles as long as the answer is one run of data, for some
+/// file systems take as long to find the end of a short run as that of a long one; then reads of it ask no more.
+const LOOK_AHEAD: u64 = 1 << 20;
 
 /// Parts of one read; a range more scattered than this is sent as data.
 const MAX_PARTS: usize = 32;
@@ -34,6 +34,8 @@ pub(super) struct Target {
     queue: Box<dyn BlockQueue>,
     fast_zeroes: bool,
     data: RefCell<DataRuns>,
+    /// Bytes about which the device is asked next time.
+    look_ahead: Cell<u64>,
 }
 
 impl Target {
@@ -43,6 +45,7 @@ impl Target {
             queue: device.open(spawner)?,
             fast_zeroes: device.info().fast_zeroes,
             data: RefCell::default(),
+            look_ahead: Cell::new(LOOK_AHEAD),
         })
     }
 }
@@ -171,9 +174,13 @@ async fn parts_of(target: &Target, offset: u64, len: u64) -> Option<SmallVec<[Ex
     let mut parts: SmallVec<[Extent; 4]> = SmallVec::new();
     let mut at = offset;
     while at < end {
-        let look = (LOOK_AHEAD * len).min(size.checked_sub(at)?);
+        let ahead = target.look_ahead.get();
+        let look = ahead.max(end - at).min(size.checked_sub(at)?);
         // A device that cannot tell will say what is wrong when it is read.
         let extents = target.queue.extents(at, look).await.ok()?;
+        let all_data = matches!(&extents[..], [run] if run.kind == ExtentKind::Data);
+        let next = if all_data { 2 * ahead } else { LOOK_AHEAD };
+        target.look_ahead.set(next.min(size.max(LOOK_AHEAD)));
         let before = at;
         for extent in extents {
             let known = extent.kind == ExtentKind::Data;
