@@ -5,6 +5,8 @@
 //! device alike. TLS and extended headers are answered as unsupported.
 
 pub mod client;
+mod input;
+mod pool;
 pub mod proto;
 pub mod server;
 pub mod session;

@@ -253,8 +253,15 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
+/// Bytes in which every 4 KiB differ from their neighbours.
 pub(crate) fn pattern(len: usize, seed: u8) -> Vec<u8> {
-    (0..len)
-        .map(|at| (at as u8).wrapping_mul(31).wrapping_add((at >> 8) as u8) ^ seed)
-        .collect()
+    let block: Vec<u8> = (0..=255)
+        .map(|byte: u8| byte.wrapping_mul(31) ^ seed)
+        .collect();
+    let mut bytes = block.repeat(len.div_ceil(256));
+    bytes.truncate(len);
+    for (number, start) in (0..len).step_by(4096).enumerate() {
+        bytes[start] = number as u8;
+    }
+    bytes
 }

@@ -10,7 +10,8 @@ use weft_block::{IoVec, LocalBoxFuture};
 
 use super::outbox::{Batch, Outbox};
 use super::perform::{Answer, Target, perform};
-use super::pool::{Payload, Pool};
+use crate::nbd::input::RECEIVE_DIRECTLY;
+use crate::nbd::pool::{Payload, Pool};
 use crate::nbd::session::{Action, Agreed, Command, Event, Replies, Requests};
 
 /// Requests of one client that the device works on at once. More wait in the socket.
@@ -22,9 +23,6 @@ pub(super) const MAX_BYTES: usize = 2 * crate::nbd::proto::MAX_PAYLOAD as usize;
 /// Bytes of replies that wait to be sent, beyond which no request is begun. Enough to be worth a system call, and little
 /// enough to be in the processor's cache still when it is sent; a client that does not read stops at this, too.
 const SEND_AT: usize = 256 << 10;
-
-/// Bytes of a payload from which on it is received where it belongs, not by way of the receive buffer.
-const RECEIVE_DIRECTLY: usize = 4 << 10;
 
 /// A write whose payload is still coming.
 struct Arriving {

@@ -16,7 +16,6 @@ mod exports;
 mod lobby;
 mod outbox;
 mod perform;
-mod pool;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use weft_block::{ExtentKind, IoVec};
 
 use super::perform::{Answer, Outcome};
-use super::pool::{Payload, Pool};
+use crate::nbd::pool::{Payload, Pool};
 use crate::nbd::session::{Refusal, Replies};
 
 /// Pieces that one system call takes (`UIO_MAXIOV` is 1024), with one head before each payload.

@@ -10,7 +10,7 @@ use weft_block::{
 };
 
 use super::data_runs::DataRuns;
-use super::pool::Payload;
+use crate::nbd::pool::Payload;
 use crate::nbd::proto::{Errno, state_flag};
 use crate::nbd::session::{Action, Command};
 

@@ -3,7 +3,7 @@
 use weft_sim::{Executor, Faulty, MemoryDevice};
 
 use super::*;
-use crate::nbd::server::pool::Pool;
+use crate::nbd::pool::Pool;
 
 const SIZE: u64 = 16 << 20;
 

@@ -1,4 +1,6 @@
 //! Payload memory that is used again.
+//!
+//! Shared by the server and the client.
 
 use std::cell::RefCell;
 use std::rc::Rc;
