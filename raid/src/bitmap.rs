@@ -77,15 +77,19 @@ pub struct BitmapHead {
 
 impl BitmapHead {
     /// A head for an array's `sync_size` sectors in `room` sectors, as md chooses it: bits of 64 MiB, or larger where
-    /// 128 KiB or the room is too small for those. None if there is no room at all.
-    pub fn choose(uuid: [u8; 16], sync_size: u64, room: u64) -> Option<Self> {
+    /// 128 KiB or the room is too small for those; or of `chunk` bytes. None if there is no room for it.
+    pub fn choose(uuid: [u8; 16], sync_size: u64, room: u64, chunk: Option<u32>) -> Option<Self> {
         let bytes = (room * SECTOR).min(DEFAULT_ROOM);
         let most_bits = bytes
             .checked_sub(HEAD_BYTES as u64)
             .filter(|&left| left > 0)?
             * 8;
-        let mut chunk = DEFAULT_CHUNK;
+        let asked = chunk.map(u64::from);
+        let mut chunk = asked.unwrap_or(DEFAULT_CHUNK).max(512);
         while (sync_size * SECTOR).div_ceil(chunk) > most_bits {
+            if asked.is_some() {
+                return None;
+            }
             chunk *= 2;
         }
         Some(Self {
@@ -276,7 +280,7 @@ mod tests {
     const GIB: u64 = (1 << 30) / SECTOR;
 
     fn head() -> BitmapHead {
-        BitmapHead::choose([3; 16], GIB, 8).expect("it fits")
+        BitmapHead::choose([3; 16], GIB, 8, None).expect("it fits")
     }
 
     #[test]
@@ -286,9 +290,9 @@ mod tests {
             (64 << 20, 16, 4096)
         );
         // 30,720 bits fit into 4 KiB: 1.875 TiB of 64 MiB bits.
-        let large = BitmapHead::choose([3; 16], 4096 * GIB, 8).expect("it fits");
+        let large = BitmapHead::choose([3; 16], 4096 * GIB, 8, None).expect("it fits");
         assert_eq!(large.chunk, 256 << 20);
-        assert_eq!(BitmapHead::choose([3; 16], GIB, 0), None);
+        assert_eq!(BitmapHead::choose([3; 16], GIB, 0, None), None);
     }
 
     #[test]

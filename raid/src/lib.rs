@@ -7,11 +7,38 @@
 //!
 //! The pure half: [`superblock`] and [`bitmap`] (bytes, hostile until parsed), [`geometry`] (where bytes lie),
 //! [`parity`] (exclusive or), [`plan`] (what to read and write).
+//!
+//! The running half: [`create`], [`assemble`] and [`examine`] make and find arrays, [`Array`] is one that runs,
+//! [`Syncer`] makes it whole again.
+//!
+//! # What an array promises beside the block contract
+//!
+//! - A member that fails is out of the others' superblocks before any write that it missed is acknowledged.
+//! - After a crash the array is consistent once its resync is done; until then reads of a mirror show one value.
+//! - A RAID-4/5 array that crashes while degraded may have lost what was being written (the write hole); it does not
+//!   start again unless it is told to.
+//! - What redundancy cannot answer is an error, never made-up data.
 
+mod array;
+mod assemble;
 pub mod bitmap;
+mod create;
+mod examine;
 mod fields;
 pub mod geometry;
+mod layout;
 pub mod level;
+mod lifecycle;
 pub mod parity;
 pub mod plan;
+mod status;
 pub mod superblock;
+
+pub use array::{Array, Progress, SyncAction, Syncer};
+pub use assemble::{AssembleOptions, assemble};
+pub use create::{CreateOptions, DEFAULT_CHUNK, MemberDevice, create};
+pub use examine::{Examined, examine, parse_bad_blocks};
+pub use status::{ArrayState, MemberRole, MemberState, MemberStatus, Status};
+
+#[cfg(test)]
+mod tests;

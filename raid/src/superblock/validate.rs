@@ -7,6 +7,8 @@ use crate::level::Level;
 const MOST_CHUNK: u32 = 1 << 28;
 /// Sectors: larger devices do not exist, and sums of two such numbers do not overflow.
 const MOST_SECTORS: u64 = 1 << 54;
+/// Sectors of a superblock's copy, and its alignment.
+const COPY_SECTORS: u64 = 8;
 /// Sectors of the bad-block log that md reads (a page).
 const MOST_BBLOG: u16 = 8;
 
@@ -121,5 +123,20 @@ impl Superblock {
     pub fn bblog_sector(&self) -> Option<u64> {
         (self.bblog_size != 0)
             .then(|| SUPER_SECTOR.saturating_add_signed(i64::from(self.bblog_offset)))
+    }
+
+    /// Sector for a copy of the superblock: the last 4 KiB before the data, if nothing else of the `bitmap_sectors`
+    /// and the bad-block log lies there. md leaves that space unused as headroom for a change of shape.
+    pub(crate) fn copy_sector(&self, bitmap_sectors: u64) -> Option<u64> {
+        let place = self.data_offset.checked_sub(COPY_SECTORS)?;
+        let taken = [
+            Some(SUPER_SECTOR + self.sectors()),
+            self.bitmap_sector().map(|at| at + bitmap_sectors),
+            self.bblog_sector()
+                .map(|at| at + u64::from(self.bblog_size)),
+        ];
+        let before = |end: &u64| *end <= place || *end > self.data_offset;
+        let free = taken.iter().flatten().all(before);
+        (free && place.is_multiple_of(COPY_SECTORS)).then_some(place)
     }
 }

@@ -1,0 +1,211 @@
+//! A running array.
+//!
+//! [`Array`] is the control side and may be cloned and used from any thread; each thread that does I/O opens a queue.
+//! What the threads share is one state behind a mutex that is held for short synchronous sections only, locks on
+//! ranges of member space, and an asynchronous lock that lets one task at a time write metadata.
+
+mod intent;
+mod lane;
+mod locks;
+mod meta;
+mod mirror;
+mod pool;
+mod queue;
+mod rows;
+mod state;
+mod stripes;
+mod sync;
+mod units;
+mod writing;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use weft_block::{BlockDevice, BlockQueue, Info, Result, SECTOR, Spawner};
+
+pub(crate) use intent::Intent;
+pub(crate) use lane::Lane;
+use locks::RangeLocks;
+pub(crate) use meta::{Meta, Step};
+pub(crate) use state::{Dirt, Duty, Member, MemberId, Run, State, done_bytes};
+pub(crate) use sync::progress;
+pub use sync::{Progress, SyncAction, Syncer};
+
+use crate::geometry::Geometry;
+use crate::level::Level;
+use crate::superblock::Superblock;
+
+/// A running array: a block device over its members. Clones are the same array.
+#[derive(Clone)]
+pub struct Array {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all threads see of an array.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) geometry: Geometry,
+    /// The fields of the superblock that never change while the array runs.
+    pub(crate) superblock: Superblock,
+    /// Bytes: the unit of metadata writes, the largest logical block of the members.
+    pub(crate) block: usize,
+    info: Info,
+    state: Mutex<State>,
+    pub(crate) meta: futures_util::lock::Mutex<Meta>,
+    pub(crate) locks: Arc<RangeLocks>,
+    /// Changes whenever the members do.
+    pub(crate) generation: AtomicU64,
+    /// The array takes no requests; the state says why.
+    refusing: AtomicBool,
+    /// Some chunk awaits its resync; the state says which.
+    resyncing: AtomicBool,
+    /// The bitmap's image in bytes, to know what space is unused.
+    bitmap_bytes: u64,
+    /// Only for the test that shows what the oracle sees when no resync is made.
+    #[cfg(test)]
+    pub(crate) skip_resync: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The members or the run state have changed: queues look again.
+    pub(crate) fn changed(&self) {
+        let state = self.state();
+        self.refusing
+            .store(state.run != Run::Running, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The chunks that await a resync have changed.
+    pub(crate) fn resync_changed(&self, state: &State) {
+        self.resyncing
+            .store(state.intent.resync_count() > 0, Ordering::Release);
+    }
+
+    /// Whether the members may differ somewhere in `range` of member space.
+    pub(crate) fn needs_resync(&self, range: &Range<u64>) -> bool {
+        self.resyncing.load(Ordering::Acquire) && self.state().intent.needs_resync(range)
+    }
+
+    /// Why a request is refused, if it is.
+    pub(crate) fn refusal(&self) -> Option<weft_block::Error> {
+        if !self.refusing.load(Ordering::Acquire) {
+            return None;
+        }
+        self.state().refusal(&self.name)
+    }
+
+    /// Sectors that the bitmap takes.
+    pub(crate) fn bitmap_sectors(&self) -> u64 {
+        self.bitmap_bytes.div_ceil(SECTOR)
+    }
+
+    /// Where the copy of a superblock is kept, if the member has unused space for it.
+    pub(crate) fn copy_sector(&self, superblock: &Superblock) -> Option<u64> {
+        superblock.copy_sector(self.bitmap_sectors())
+    }
+}
+
+/// What an array starts from: all that [`crate::assemble`] has found out.
+pub(crate) struct Start {
+    pub(crate) name: String,
+    pub(crate) geometry: Geometry,
+    pub(crate) superblock: Superblock,
+    pub(crate) state: State,
+    pub(crate) meta: Meta,
+}
+
+impl Array {
+    pub(crate) fn new(start: Start) -> Self {
+        let Start {
+            name,
+            geometry,
+            superblock,
+            state,
+            meta,
+        } = start;
+        let info = info(&geometry, &state.members);
+        let bitmap_bytes = meta.bitmap.as_ref().map_or(0, |image| image.bytes().len());
+        let shared = Shared {
+            block: info.logical_block as usize,
+            name,
+            geometry,
+            superblock,
+            info,
+            resyncing: AtomicBool::new(state.intent.resync_count() > 0),
+            state: Mutex::new(state),
+            meta: futures_util::lock::Mutex::new(meta),
+            locks: Arc::default(),
+            generation: AtomicU64::new(0),
+            refusing: AtomicBool::new(false),
+            bitmap_bytes: bitmap_bytes as u64,
+            #[cfg(test)]
+            skip_resync: AtomicBool::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The array's name, as messages use it.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Where its bytes lie.
+    pub fn geometry(&self) -> &Geometry {
+        &self.shared.geometry
+    }
+}
+
+/// What the array is as a device, by what its members are.
+fn info(geometry: &Geometry, members: &[Member]) -> Info {
+    let infos: Vec<Info> = members.iter().map(|member| member.device.info()).collect();
+    let most = |field: fn(&Info) -> u32| infos.iter().map(field).max();
+    let logical = most(|info| info.logical_block).unwrap_or(512);
+    // Parity and its data must stay one: a discarded row could read back as anything.
+    let discards = geometry.level() != Level::Raid5 && geometry.level() != Level::Raid4;
+    Info {
+        size: geometry.size() / u64::from(logical) * u64::from(logical),
+        logical_block: logical,
+        physical_block: most(|info| info.physical_block).unwrap_or(logical),
+        optimal_io: u32::try_from(geometry.row_bytes()).unwrap_or(0),
+        memory_alignment: most(|info| info.memory_alignment).unwrap_or(1),
+        volatile_cache: infos.iter().any(|info| info.volatile_cache),
+        read_only: infos.iter().any(|info| info.read_only),
+        discard: discards && infos.iter().all(|info| info.discard),
+        fast_zeroes: infos.iter().all(|info| info.fast_zeroes),
+    }
+}
+
+impl BlockDevice for Array {
+    fn info(&self) -> Info {
+        self.shared.info.clone()
+    }
+
+    fn open(&self, spawner: &Spawner) -> Result<Box<dyn BlockQueue>> {
+        if let Some(refusal) = self.shared.refusal() {
+            return Err(refusal);
+        }
+        let lane = Lane::open(&self.shared, spawner)?;
+        Ok(Box::new(queue::Queue::new(lane)))
+    }
+
+    /// One fewer than the member with the fewest has: control operations need one of their own.
+    fn max_queues(&self) -> usize {
+        let state = self.shared.state();
+        let fewest = state
+            .members
+            .iter()
+            .map(|member| member.device.max_queues())
+            .min();
+        match fewest.unwrap_or(usize::MAX) {
+            usize::MAX => usize::MAX,
+            fewest => fewest.saturating_sub(1),
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! What is written about the array on its members: superblocks and the bitmap.
+//!
+//! One task at a time holds [`Meta`]. The rules, each of which a power cut at any instant must respect:
+//!
+//! - Before the first write to the array the superblocks say that writes may be under way, and before a write to a
+//!   chunk its bit is on every member. Both are durable before the data is sent.
+//! - The superblocks say that all is at rest, and bits are cleared, only after what was written has been flushed.
+//! - A member is out of the others' superblocks, durably, before any write that it missed is acknowledged. The events
+//!   are counted on twice then: one step apart a member still passes for current, for the power may go while only some
+//!   of the superblocks of one update are written.
+//! - The bitmap's events are never behind the superblocks'.
+//! - A superblock is written twice, first as a copy in the unused space before the data, so that a cut that tears it
+//!   leaves one that can be read. Linux does not look at the copy.
+//!
+//! md lets the events go back by one when an array changes from dirty to clean, to let spares sleep; here they only
+//! grow, which every kernel accepts.
+
+use std::rc::Rc;
+
+use weft_block::{Error, IoVec, LocalBoxFuture, Request, Result, SECTOR};
+
+use super::Shared;
+use super::lane::Lane;
+use super::state::{Dirt, Duty, Member, MemberId, State};
+use crate::bitmap::{BitmapImage, HEAD_BYTES};
+use crate::level::Level;
+use crate::superblock::{CLEAN, Features, Role, SUPER_BYTE, Superblock};
+
+/// What is on disk about the array, held by whoever writes it.
+pub(crate) struct Meta {
+    pub(crate) events: u64,
+    pub(crate) bitmap: Option<BitmapImage>,
+}
+
+/// How far the events are counted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A change of state that a member may miss without harm.
+    One,
+    /// Members came or went: who missed this is not current any more.
+    Two,
+}
+
+impl Lane {
+    /// Waits until a write to `range` of member space may be sent: the array is dirty on disk and the bits are set.
+    pub(crate) async fn record(&self, range: &std::ops::Range<u64>) -> Result<()> {
+        let mut meta = self.shared.meta.lock().await;
+        let (dirty, recorded) = {
+            let state = self.shared.state();
+            if let Some(refusal) = state.refusal(&self.shared.name) {
+                return Err(refusal);
+            }
+            (state.dirt == Dirt::Dirty, state.intent.is_recorded(range))
+        };
+        if !dirty {
+            self.write_superblocks(&mut meta, Dirt::Dirty, Step::One)
+                .await?;
+            self.shared.state().dirt = Dirt::Dirty;
+        }
+        if !recorded {
+            self.set_pending_bits(&mut meta).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_pending_bits(&self, meta: &mut Meta) -> Result<()> {
+        let pending = self.shared.state().intent.take_pending();
+        let result = self.write_bits(meta, &pending, true).await;
+        self.shared
+            .state()
+            .intent
+            .recorded(&pending, result.is_ok());
+        result
+    }
+
+    /// Sets or clears bits in the image and writes the blocks they lie in to every member, durably.
+    async fn write_bits(&self, meta: &mut Meta, bits: &[u64], set: bool) -> Result<()> {
+        let Some(image) = &mut meta.bitmap else {
+            return Ok(());
+        };
+        let mut spans: Vec<std::ops::Range<usize>> = Vec::new();
+        for &bit in bits {
+            image.put(bit, set);
+            let span = image.span(bit..bit + 1, self.shared.block);
+            match spans.last_mut() {
+                Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+                _ => spans.push(span),
+            }
+        }
+        let failed = self.write_image(image, &spans).await;
+        self.drop_members(meta, failed).await
+    }
+
+    /// Writes parts of the bitmap to every member with a slot; returns those that failed.
+    async fn write_image(
+        &self,
+        image: &BitmapImage,
+        spans: &[std::ops::Range<usize>],
+    ) -> Vec<(MemberId, Error)> {
+        let places: Vec<(MemberId, u64)> = {
+            let state = self.shared.state();
+            let slotted = state
+                .members
+                .iter()
+                .filter(|member| member.duty.slot().is_some());
+            slotted
+                .filter_map(|member| {
+                    let sector = member.superblock.bitmap_sector()?;
+                    Some((member.id, sector * SECTOR))
+                })
+                .collect()
+        };
+        let mut writes = Vec::new();
+        for span in spans {
+            let bytes = IoVec::copy_of(&image.bytes()[span.clone()]);
+            for &(id, place) in &places {
+                let write = Request::write_fua(place + span.start as u64, bytes.clone());
+                writes.push((id, self.queue(id).submit(write)));
+            }
+        }
+        settle(writes).await
+    }
+
+    /// Counts the events on and writes every superblock, and the bitmap's head before. Members that fail to take
+    /// theirs are failed, and the rest is told.
+    ///
+    /// # Errors
+    /// If a member fails without which the data would be lost.
+    pub(crate) async fn write_superblocks(
+        &self,
+        meta: &mut Meta,
+        dirt: Dirt,
+        step: Step,
+    ) -> Result<()> {
+        let mut passes = if step == Step::Two { 2 } else { 1 };
+        while passes > 0 {
+            passes -= 1;
+            meta.events += 1;
+            let mut failed = self.write_head(meta).await;
+            if failed.is_empty() {
+                failed = self.write_pass(meta.events, dirt).await;
+            }
+            if !failed.is_empty() {
+                self.take_out(failed)?;
+                passes = 2;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the whole bitmap to a member that gets a slot.
+    pub(crate) async fn write_bitmap_to(&self, meta: &Meta, id: MemberId) -> Result<()> {
+        let sector = {
+            let state = self.shared.state();
+            state
+                .member(id)
+                .and_then(|member| member.superblock.bitmap_sector())
+        };
+        let (Some(image), Some(sector)) = (&meta.bitmap, sector) else {
+            return Ok(());
+        };
+        let write = Request::write_fua(sector * SECTOR, IoVec::copy_of(image.bytes()));
+        self.queue(id).submit(write).await.result
+    }
+
+    async fn write_head(&self, meta: &mut Meta) -> Vec<(MemberId, Error)> {
+        let Some(image) = &mut meta.bitmap else {
+            return Vec::new();
+        };
+        let whole = self.shared.state().is_whole(&self.shared.geometry);
+        let events = meta.events;
+        image.change_head(|head| {
+            head.events = events;
+            // As long as a member is away, its bits since then are kept, and with them this number.
+            if whole {
+                head.events_cleared = events;
+            }
+        });
+        let head = 0..HEAD_BYTES
+            .next_multiple_of(self.shared.block)
+            .min(image.bytes().len());
+        self.write_image(image, std::slice::from_ref(&head)).await
+    }
+
+    async fn write_pass(&self, events: u64, dirt: Dirt) -> Vec<(MemberId, Error)> {
+        let block = self.shared.block;
+        let (copies, originals) = {
+            let state = &mut *self.shared.state();
+            let roles = roles(state);
+            state.roles.clone_from(&roles);
+            let resync = resync_offset(&self.shared, state, dirt);
+            let (mut copies, mut originals) = (Vec::new(), Vec::new());
+            for member in state.members.iter().filter(|member| member.duty.is_live()) {
+                let superblock = compose(member, &roles, events, resync, state.now);
+                let bytes = IoVec::copy_of(&superblock.to_bytes(block));
+                if let Some(sector) = self.shared.copy_sector(&superblock) {
+                    copies.push((member.id, sector * SECTOR, bytes.clone()));
+                }
+                originals.push((member.id, SUPER_BYTE, bytes));
+            }
+            (copies, originals)
+        };
+        for writes in [copies, originals] {
+            let sent = writes.into_iter().map(|(id, at, bytes)| {
+                let write = Request::write_fua(at, bytes);
+                (id, self.queue(id).submit(write))
+            });
+            let failed = settle(sent.collect()).await;
+            if !failed.is_empty() {
+                return failed;
+            }
+        }
+        Vec::new()
+    }
+
+    /// Fails members in memory.
+    fn take_out(&self, failed: Vec<(MemberId, Error)>) -> Result<()> {
+        let shared = &self.shared;
+        for (id, error) in failed {
+            let needed = {
+                let mut state = shared.state();
+                let needed = state.is_needed(&shared.geometry, id);
+                if state.fail(&shared.geometry, &shared.name, id, &error.sentence()) {
+                    // It may lose what it has not flushed: every bit that is set now is kept for it.
+                    state.intent.missed_recorded();
+                }
+                needed
+            };
+            shared.changed();
+            if needed {
+                let why = format!(
+                    "the last good members of array {} cannot be written",
+                    shared.name
+                );
+                return Err(error.in_context(why));
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_members(&self, meta: &mut Meta, failed: Vec<(MemberId, Error)>) -> Result<()> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        self.take_out(failed)?;
+        let dirt = self.shared.state().dirt;
+        self.write_superblocks(meta, dirt, Step::Two).await
+    }
+
+    /// Fails members that did not take a write or are gone, and tells the others before it returns.
+    ///
+    /// # Errors
+    /// If the data is lost without one of them: nothing is acknowledged then.
+    pub(crate) async fn fail_members(&self, failed: Vec<(MemberId, Error)>) -> Result<()> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let mut meta = self.shared.meta.lock().await;
+        let known = {
+            let state = self.shared.state();
+            failed.iter().all(|(id, _)| {
+                state
+                    .member(*id)
+                    .is_none_or(|member| matches!(member.duty, Duty::Faulty { .. }))
+            })
+        };
+        // Whoever failed them before held `meta` until the others knew.
+        if known {
+            return Ok(());
+        }
+        self.drop_members(&mut meta, failed).await
+    }
+
+    /// Flushes every member that holds data; fails those that cannot.
+    pub(crate) async fn flush_members(&self) -> Vec<(MemberId, Error)> {
+        let ids: Vec<MemberId> = {
+            let state = self.shared.state();
+            let slotted = state
+                .members
+                .iter()
+                .filter(|member| member.duty.slot().is_some());
+            slotted.map(|member| member.id).collect()
+        };
+        let flushes = ids
+            .into_iter()
+            .map(|id| (id, self.queue(id).submit(Request::flush())));
+        settle(flushes.collect()).await
+    }
+
+    /// Clears the bits of chunks at rest: flushes first, so that what they stood for is on every member.
+    async fn clear_bits(&self, meta: &mut Meta, all: bool) -> Result<()> {
+        let bits = {
+            let mut state = self.shared.state();
+            // While a member is away, the bits say what it has missed.
+            match state.is_whole(&self.shared.geometry) {
+                true => state.intent.take_clearable(all),
+                false => Vec::new(),
+            }
+        };
+        if bits.is_empty() {
+            return Ok(());
+        }
+        let failed = self.flush_members().await;
+        let mut result = if failed.is_empty() {
+            self.write_bits(meta, &bits, false).await
+        } else {
+            self.drop_members(meta, failed).await
+        };
+        // A member may have gone while the bits were on their way: it may have missed what they stood for.
+        if result.is_ok() && !self.shared.state().is_whole(&self.shared.geometry) {
+            result = self.write_bits(meta, &bits, true).await;
+            let mut state = self.shared.state();
+            state.intent.not_cleared(&bits);
+            state.intent.missed_recorded();
+            return result;
+        }
+        if result.is_err() {
+            self.shared.state().intent.not_cleared(&bits);
+        }
+        result
+    }
+
+    /// The first thing a started array writes: every copy of the bitmap the same, and superblocks that say who takes
+    /// part. Whoever does not is not current any more.
+    pub(crate) async fn publish_start(&self, bitmap: bool) -> Result<()> {
+        let mut meta = self.shared.meta.lock().await;
+        if let (true, Some(image)) = (bitmap, &meta.bitmap) {
+            // Its events may be those of a bitmap that was read: never ahead of what is written next.
+            let whole = 0..image.bytes().len();
+            let failed = self.write_image(image, std::slice::from_ref(&whole)).await;
+            self.drop_members(&mut meta, failed).await?;
+        }
+        self.write_superblocks(&mut meta, Dirt::Clean, Step::Two)
+            .await
+    }
+
+    /// A pause: clears bits that have aged, and marks the array clean if nothing was written since the last tick.
+    pub(crate) async fn rest(self: &Rc<Self>) -> Result<()> {
+        if self.shared.geometry.level() == Level::Raid0 {
+            return Ok(());
+        }
+        let (clearable, idle) = {
+            let mut state = self.shared.state();
+            let idle = !std::mem::take(&mut state.written) && state.writing == 0;
+            let loose = state.dirt == Dirt::Dirty || state.unsettled;
+            (state.intent.tick(), idle && loose)
+        };
+        self.checkpoint().await?;
+        if !clearable && !idle {
+            return Ok(());
+        }
+        let mut meta = self.shared.meta.lock().await;
+        if self.shared.state().refusal(&self.shared.name).is_some() {
+            return Ok(());
+        }
+        if clearable {
+            self.clear_bits(&mut meta, false).await?;
+        }
+        let idle = {
+            let mut state = self.shared.state();
+            let idle = idle && state.writing == 0 && !state.written;
+            if idle {
+                // From here on a write waits for `meta` and makes the array dirty again.
+                state.dirt = Dirt::Clean;
+                state.unsettled = false;
+            }
+            idle
+        };
+        if idle {
+            self.come_to_rest(&mut meta).await?;
+        }
+        Ok(())
+    }
+
+    /// Flushes and writes clean superblocks. Nothing may be in flight.
+    pub(crate) async fn come_to_rest(&self, meta: &mut Meta) -> Result<()> {
+        let failed = self.flush_members().await;
+        if !failed.is_empty() {
+            self.shared.state().dirt = Dirt::Dirty;
+            return self.drop_members(meta, failed).await;
+        }
+        self.write_superblocks(meta, Dirt::Clean, Step::One).await
+    }
+
+    /// The end: clears every bit that can be, and marks the array clean.
+    pub(crate) async fn lay_down(&self) -> Result<()> {
+        if self.shared.geometry.level() == Level::Raid0 {
+            return Ok(());
+        }
+        let mut meta = self.shared.meta.lock().await;
+        self.clear_bits(&mut meta, true).await?;
+        self.shared.state().dirt = Dirt::Clean;
+        self.come_to_rest(&mut meta).await
+    }
+}
+
+/// Waits for requests that are under way; returns those that failed.
+async fn settle(
+    sent: Vec<(MemberId, LocalBoxFuture<'static, weft_block::Completion>)>,
+) -> Vec<(MemberId, Error)> {
+    let mut failed = Vec::new();
+    for (id, completion) in sent {
+        if let Err(error) = completion.await.result {
+            failed.push((id, error));
+        }
+    }
+    failed
+}
+
+/// The role of every device number: what members here do, and of those not here only that they were failed.
+fn roles(state: &State) -> Vec<Role> {
+    let mut roles: Vec<Role> = state
+        .roles
+        .iter()
+        .map(|role| match role {
+            Role::Active(_) => Role::Spare,
+            other => *other,
+        })
+        .collect();
+    for member in &state.members {
+        let number = member.superblock.dev_number as usize;
+        if let Some(role) = roles.get_mut(number) {
+            *role = match &member.duty {
+                Duty::InSync(slot) | Duty::Rebuilding { slot, .. } => Role::Active(*slot as u16),
+                Duty::Spare => Role::Spare,
+                Duty::Faulty { .. } => Role::Faulty,
+            };
+        }
+    }
+    roles
+}
+
+/// Sectors known to be in sync, as md says it: nothing while writes may be under way.
+fn resync_offset(shared: &Shared, state: &State, dirt: Dirt) -> u64 {
+    match (shared.geometry.level(), dirt) {
+        (Level::Raid0, _) => CLEAN,
+        (_, Dirt::Dirty) => 0,
+        (_, Dirt::Clean) => match state.intent.next_resync(0) {
+            Some(range) => range.start / SECTOR,
+            None => CLEAN,
+        },
+    }
+}
+
+/// The superblock of a member as it is to be written.
+fn compose(
+    member: &Member,
+    roles: &[Role],
+    events: u64,
+    resync_offset: u64,
+    now: crate::superblock::Timestamp,
+) -> Superblock {
+    let mut superblock = member.superblock.clone();
+    superblock.roles = roles.to_vec();
+    superblock.events = events;
+    superblock.resync_offset = resync_offset;
+    superblock.utime = now;
+    let recovery = Features::RECOVERY_OFFSET.with(Features::RECOVERY_BITMAP);
+    superblock.features = superblock.features.without(recovery);
+    superblock.recovery_offset = 0;
+    if let Duty::Rebuilding {
+        recorded,
+        by_bitmap,
+        ..
+    } = &member.duty
+    {
+        superblock.features = superblock.features.with(Features::RECOVERY_OFFSET);
+        superblock.recovery_offset = recorded / SECTOR;
+        if *by_bitmap && superblock.features.has(Features::BITMAP) {
+            superblock.features = superblock.features.with(Features::RECOVERY_BITMAP);
+        }
+    }
+    superblock
+}

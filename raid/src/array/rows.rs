@@ -1,0 +1,269 @@
+//! RAID-4 and RAID-5: reads, with what is lost made from the rest.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+use weft_block::{Buffer, Completion, Error, ErrorKind, LocalBoxFuture, Request, Result};
+
+use super::Lane;
+use super::lane::Route;
+use super::state::MemberId;
+use super::stripes::gather;
+use crate::parity;
+use crate::plan;
+
+/// Bytes of each member that are read at once to make a lost range.
+const PIECE: u64 = 256 << 10;
+
+/// Reads a range. What is wholly there is asked for at once and needs no task of its own.
+pub(crate) fn read(lane: &Rc<Lane>, request: Request) -> LocalBoxFuture<'static, Completion> {
+    let route = lane.route();
+    let plan = plan::read(&lane.shared.geometry, request.offset, request.len);
+    if let [io] = plan.as_slice()
+        && let Some(leg) = route.whole(io.slot, &(io.offset..io.offset + io.len))
+    {
+        let (lane, slot, id, offset) = (Rc::clone(lane), io.slot, leg.id, io.offset);
+        let sent = leg.submit(Request::read(offset, request.buffer));
+        return Box::pin(async move {
+            let completion = sent.await;
+            let Err(error) = completion.result else {
+                return completion;
+            };
+            let again = Request::read(offset, completion.buffer);
+            lane.spawn(again, move |lane, part| lane.heal(part, slot, id, error))
+                .await
+        });
+    }
+    let parts: SmallVec<[_; 4]> = plan
+        .iter()
+        .map(|io| {
+            let part = Request::read(io.offset, gather(&request.buffer, io));
+            let slot = io.slot;
+            match route.whole(slot, &(io.offset..io.offset + io.len)) {
+                Some(leg) => (slot, Some(leg.id), part.offset, leg.submit(part)),
+                None => {
+                    let made = lane.spawn(part, move |lane, part| lane.degraded_read(part, slot));
+                    (slot, None, io.offset, made)
+                }
+            }
+        })
+        .collect();
+    let lane = Rc::clone(lane);
+    Box::pin(async move {
+        let mut failed = None;
+        for (slot, asked, offset, sent) in parts {
+            let mut completion = sent.await;
+            completion = match (completion.result, asked) {
+                (Err(error), Some(id)) => {
+                    let again = Request::read(offset, completion.buffer);
+                    let heal = move |lane: Rc<Lane>, part| lane.heal(part, slot, id, error);
+                    lane.spawn(again, heal).await
+                }
+                (result, _) => Completion {
+                    result,
+                    ..completion
+                },
+            };
+            if let Err(error) = completion.result {
+                failed = failed.or(Some(error));
+            }
+        }
+        match failed {
+            Some(error) => request.failed(error),
+            None => request.done(),
+        }
+    })
+}
+
+impl Lane {
+    /// Answers a read of member space of a slot that is not wholly there.
+    async fn degraded_read(self: Rc<Self>, part: Request, slot: u32) -> Completion {
+        let range = part.offset..part.end();
+        let _guard = self.shared.locks.shared(range.clone()).await;
+        // A rebuild may have come by while the range was waited for.
+        let route = self.route();
+        if let Some(leg) = route.whole(slot, &range) {
+            return leg.submit(part).await;
+        }
+        match self.make(slot, &part).await {
+            Ok(()) => part.done(),
+            Err(error) => part.failed(error),
+        }
+    }
+
+    /// Answers a read that the member of `slot` could not, from the rest of the row, and writes it back there.
+    async fn heal(
+        self: Rc<Self>,
+        part: Request,
+        slot: u32,
+        id: MemberId,
+        error: Error,
+    ) -> Completion {
+        if part.buffer.is_empty() {
+            // An executor below has ended and taken the buffer with it.
+            return part.failed(error);
+        }
+        if error.kind() == ErrorKind::Offline {
+            if let Err(error) = self.fail_members(vec![(id, error)]).await {
+                return part.failed(error);
+            }
+            return self.degraded_read(part, slot).await;
+        }
+        let range = part.offset..part.end();
+        let _guard = self.shared.locks.exclusive(range.clone()).await;
+        match self.mend(slot, id, part.offset, part.len).await {
+            Ok(mended) => {
+                part.buffer.clone().copy_in(0, &mended);
+                self.pool.put(mended);
+                part.done()
+            }
+            Err(error) => {
+                let why = format!("array {} cannot be read", self.shared.name);
+                part.failed(error.in_context(why))
+            }
+        }
+    }
+
+    /// What the member of `slot` holds in a range that it could not be read in at once: by halves, down to the blocks
+    /// that are bad, which are made from the others and written back. The range is held.
+    async fn mend(&self, slot: u32, id: MemberId, offset: u64, len: u64) -> Result<Buffer> {
+        let range = offset..offset + len;
+        let route = self.route();
+        let reads = self
+            .read_slots(&route, [slot].into_iter(), offset, len)
+            .await;
+        let error = match (
+            reads.buffers.into_iter().next(),
+            reads.failed.into_iter().next(),
+        ) {
+            (Some((_, buffer)), _) => return Ok(buffer),
+            (None, failed) => failed.map(|(_, _, error)| error),
+        };
+        let block = u64::from(self.shared.info.logical_block);
+        if len > block {
+            let mut mended = self.pool.take(len as usize);
+            let half = (len / 2).next_multiple_of(block);
+            for (at, len) in [(0, half), (half, len - half)] {
+                let part = Box::pin(self.mend(slot, id, offset + at, len)).await?;
+                mended[at as usize..(at + len) as usize].copy_from_slice(&part);
+                self.pool.put(part);
+            }
+            return Ok(mended);
+        }
+        // Where parity and data may differ after a crash, what parity makes is neither the old data nor the new.
+        if let (true, Some(error)) = (self.shared.needs_resync(&range), error) {
+            return Err(error);
+        }
+        let made = self.make_buffer(slot, offset, len).await?;
+        let leg = route.legs[slot as usize].as_ref();
+        if let Some(leg) = leg.filter(|leg| leg.id == id) {
+            let write = Request::write(offset, weft_block::IoVec::copy_of(&made));
+            if let Err(error) = leg.submit(write).await.result {
+                // The read itself is answered, whatever becomes of the member.
+                let _ = self.fail_members(vec![(id, error)]).await;
+            }
+        }
+        Ok(made)
+    }
+
+    /// Fills a read of the member space of `slot` from all other slots. The range is held.
+    async fn make(&self, slot: u32, part: &Request) -> Result<()> {
+        let mut at = 0;
+        while at < part.len {
+            let len = PIECE.min(part.len - at);
+            let made = self.make_buffer(slot, part.offset + at, len).await?;
+            part.buffer.clone().copy_in(at as usize, &made);
+            self.pool.put(made);
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// What `slot` holds, or should hold, in a range of member space: the exclusive or of all others. The range is held.
+    pub(crate) async fn make_buffer(&self, slot: u32, offset: u64, len: u64) -> Result<Buffer> {
+        let route = self.route();
+        let others = (0..self.shared.geometry.members()).filter(|&other| other != slot);
+        let sources = self.read_slots(&route, others.clone(), offset, len).await;
+        let (sources, bad) = (sources.buffers, sources.failed);
+        if bad.is_empty() {
+            let mut made = self.pool.take(len as usize);
+            let slices: SmallVec<[&[u8]; 8]> =
+                sources.iter().map(|(_, source)| &**source).collect();
+            parity::xor(&mut made, &slices);
+            drop(slices);
+            sources
+                .into_iter()
+                .for_each(|(_, source)| self.pool.put(source));
+            return Ok(made);
+        }
+        let block = u64::from(self.shared.info.logical_block);
+        let mut gone = Vec::new();
+        let mut first = None;
+        for (_, id, error) in bad {
+            match (id, error.kind()) {
+                (Some(id), ErrorKind::Offline) => gone.push((id, error)),
+                _ => first = first.or(Some(error)),
+            }
+        }
+        self.fail_members(gone).await?;
+        let error = first.unwrap_or_else(|| Error::new(ErrorKind::Offline, "two members are away"));
+        if len <= block {
+            let why = format!(
+                "array {} cannot make what slot {slot} held",
+                self.shared.name
+            );
+            return Err(error.in_context(why));
+        }
+        // A bad block elsewhere in the range does not cost the rest of it.
+        let mut made = self.pool.take(len as usize);
+        let half = (len / 2).next_multiple_of(block);
+        for (at, len) in [(0, half), (half, len - half)] {
+            let part = Box::pin(self.make_buffer(slot, offset + at, len)).await?;
+            made[at as usize..(at + len) as usize].copy_from_slice(&part);
+            self.pool.put(part);
+        }
+        Ok(made)
+    }
+
+    /// Reads a range of member space of several slots at once.
+    pub(crate) async fn read_slots(
+        &self,
+        route: &Route,
+        slots: impl Iterator<Item = u32>,
+        offset: u64,
+        len: u64,
+    ) -> SlotReads {
+        let sent: SmallVec<[_; 8]> = slots
+            .map(|slot| {
+                let leg = route.whole(slot, &(offset..offset + len));
+                let read = leg.map(|leg| {
+                    let buffer = self.pool.take(len as usize);
+                    (leg.id, leg.submit(Request::read(offset, buffer.into())))
+                });
+                (slot, read)
+            })
+            .collect();
+        let mut reads = SlotReads::default();
+        for (slot, read) in sent {
+            let Some((id, completion)) = read else {
+                let error = Error::new(ErrorKind::Offline, format!("slot {slot} is missing"));
+                reads.failed.push((slot, None, error));
+                continue;
+            };
+            let completion = completion.await;
+            match completion.result {
+                Ok(()) => reads.buffers.push((slot, completion.buffer.into_buffer())),
+                Err(error) => reads.failed.push((slot, Some(id), error)),
+            }
+        }
+        reads
+    }
+}
+
+/// What came of reading several slots.
+#[derive(Default)]
+pub(crate) struct SlotReads {
+    pub(crate) buffers: SmallVec<[(u32, Buffer); 8]>,
+    /// The slot, its member if it has one, and what went wrong.
+    pub(crate) failed: Vec<(u32, Option<MemberId>, Error)>,
+}

@@ -1,0 +1,258 @@
+//! What an array knows about itself while it runs. Changed in short synchronous sections, never across a wait.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use weft_block::{BlockDevice, ErrorKind, SECTOR};
+
+use super::intent::Intent;
+use crate::geometry::Geometry;
+use crate::superblock::{Role, Superblock, Timestamp};
+
+/// Names a member for the life of an array; never used twice.
+pub(crate) type MemberId = u32;
+
+/// What a member does now.
+#[derive(Debug, Clone)]
+pub(crate) enum Duty {
+    /// Its slot's data is all there.
+    InSync(u32),
+    /// Its slot's data is there up to a byte of member space.
+    Rebuilding {
+        slot: u32,
+        /// Bytes of member space that are done; queues read it without the lock.
+        done: Arc<AtomicU64>,
+        /// Bytes of it that are durable, and that its superblock may speak of.
+        recorded: u64,
+        /// Only what the bitmap says is missing.
+        by_bitmap: bool,
+    },
+    /// Waits for a slot.
+    Spare,
+    /// Failed, with the reason; it keeps its device until it is removed.
+    Faulty { slot: Option<u32>, why: String },
+}
+
+impl Duty {
+    /// The slot whose data it holds, in whole or in part.
+    pub(crate) fn slot(&self) -> Option<u32> {
+        match self {
+            Self::InSync(slot) | Self::Rebuilding { slot, .. } => Some(*slot),
+            Self::Spare | Self::Faulty { .. } => None,
+        }
+    }
+
+    /// Whether it is written to at all.
+    pub(crate) fn is_live(&self) -> bool {
+        !matches!(self, Self::Faulty { .. })
+    }
+}
+
+/// A member: its device and what its superblock says that is its own.
+pub(crate) struct Member {
+    pub(crate) id: MemberId,
+    pub(crate) path: String,
+    pub(crate) device: Arc<dyn BlockDevice>,
+    /// Its own fields are kept here; the array's are filled in when it is written.
+    pub(crate) superblock: Superblock,
+    /// Bytes of member space that its bad-block log names.
+    pub(crate) bad: Arc<[Range<u64>]>,
+    pub(crate) duty: Duty,
+}
+
+impl Member {
+    /// First byte of data on the device.
+    pub(crate) fn base(&self) -> u64 {
+        self.superblock.data_offset * SECTOR
+    }
+}
+
+/// Whether the array takes requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// It does.
+    Running,
+    /// It is being stopped or has been.
+    Stopped,
+    /// Too many members are gone.
+    Failed(String),
+}
+
+/// Whether the superblocks say that writes may be under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dirt {
+    /// They say that all is at rest.
+    Clean,
+    /// They say that writes may be under way.
+    Dirty,
+}
+
+/// The state behind the array's mutex.
+pub(crate) struct State {
+    pub(crate) members: Vec<Member>,
+    pub(crate) next_id: MemberId,
+    pub(crate) run: Run,
+    pub(crate) dirt: Dirt,
+    pub(crate) intent: Intent,
+    /// Member space that the running resync has done, in the chunk it is in.
+    pub(crate) resync_cursor: u64,
+    /// Some block of the chunk that the resync is in could not be read.
+    pub(crate) resync_unreadable: bool,
+    /// Bytes that this resync had to do when it began.
+    pub(crate) resync_total: u64,
+    /// The superblocks do not know yet that a resync is done.
+    pub(crate) unsettled: bool,
+    /// Work of several steps that is under way.
+    pub(crate) in_flight: u64,
+    /// Writes that are under way.
+    pub(crate) writing: u64,
+    /// Writes since the last tick.
+    pub(crate) written: bool,
+    /// Wait until nothing is in flight.
+    pub(crate) drained: Vec<Waker>,
+    /// The time for superblocks: what the last control operation said.
+    pub(crate) now: Timestamp,
+    /// What was found out when it was assembled, in sentences.
+    pub(crate) notices: Vec<String>,
+    /// The roles of the freshest superblock, for numbers whose device is not here.
+    pub(crate) roles: Vec<Role>,
+}
+
+impl State {
+    /// The state of an array that starts, with nothing under way.
+    pub(crate) fn at_rest(members: Vec<Member>, intent: Intent, now: Timestamp) -> Self {
+        Self {
+            next_id: members.len() as MemberId,
+            members,
+            run: Run::Running,
+            dirt: Dirt::Clean,
+            intent,
+            resync_cursor: 0,
+            resync_unreadable: false,
+            resync_total: 0,
+            unsettled: false,
+            in_flight: 0,
+            writing: 0,
+            written: false,
+            drained: Vec::new(),
+            now,
+            notices: Vec::new(),
+            roles: Vec::new(),
+        }
+    }
+
+    pub(crate) fn member(&self, id: MemberId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    pub(crate) fn member_mut(&mut self, id: MemberId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.id == id)
+    }
+
+    /// The member that holds `slot`, in whole or in part.
+    pub(crate) fn holder(&self, slot: u32) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|member| member.duty.slot() == Some(slot))
+    }
+
+    /// Slots whose data is wholly there.
+    pub(crate) fn in_sync(&self) -> u32 {
+        let whole = |member: &&Member| matches!(member.duty, Duty::InSync(_));
+        self.members.iter().filter(whole).count() as u32
+    }
+
+    /// Whether every slot's data is wholly there.
+    pub(crate) fn is_whole(&self, geometry: &Geometry) -> bool {
+        self.in_sync() == geometry.members()
+    }
+
+    /// The member that is being rebuilt, lowest slot first.
+    pub(crate) fn rebuilding(&self) -> Option<(MemberId, u32, Arc<AtomicU64>, bool)> {
+        let mut found: Vec<_> = self
+            .members
+            .iter()
+            .filter_map(|member| match &member.duty {
+                Duty::Rebuilding {
+                    slot,
+                    done,
+                    by_bitmap,
+                    ..
+                } => Some((member.id, *slot, Arc::clone(done), *by_bitmap)),
+                _ => None,
+            })
+            .collect();
+        found.sort_by_key(|(_, slot, ..)| *slot);
+        found.into_iter().next()
+    }
+
+    /// Takes a member out of service. Whether anything changed; the superblocks still have to be told.
+    ///
+    /// A member without which the data is lost is not taken out: a mirror keeps its last leg, another array fails as a
+    /// whole, its members as they are, so that nothing looks newer than it is.
+    pub(crate) fn fail(
+        &mut self,
+        geometry: &Geometry,
+        name: &str,
+        id: MemberId,
+        why: &str,
+    ) -> bool {
+        let whole = self.in_sync();
+        let needed = geometry.members() - geometry.tolerates();
+        let Some(member) = self.member_mut(id) else {
+            return false;
+        };
+        match member.duty {
+            Duty::Faulty { .. } => return false,
+            Duty::InSync(slot) if whole <= needed => {
+                if geometry.tolerates() > 0 && needed > 1 && self.run == Run::Running {
+                    self.run = Run::Failed(format!(
+                        "array {name} has failed: member {} of slot {slot} is gone ({why}) and {whole} of {} members \
+                         were left; stop it, bring a member back and assemble it again",
+                        self.member(id).map_or("", |member| member.path.as_str()),
+                        geometry.members(),
+                    ));
+                }
+                return false;
+            }
+            _ => {}
+        }
+        let slot = member.duty.slot();
+        member.duty = Duty::Faulty {
+            slot,
+            why: why.to_owned(),
+        };
+        true
+    }
+
+    /// Whether data would be lost without the member.
+    pub(crate) fn is_needed(&self, geometry: &Geometry, id: MemberId) -> bool {
+        let needed = geometry.members() - geometry.tolerates();
+        let whole = self
+            .member(id)
+            .is_some_and(|member| matches!(member.duty, Duty::InSync(_)));
+        whole && self.in_sync() <= needed
+    }
+
+    /// Whether the superblocks say that writes may be under way.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirt == Dirt::Dirty
+    }
+
+    /// The error of an array that takes no requests, if it does not.
+    pub(crate) fn refusal(&self, name: &str) -> Option<weft_block::Error> {
+        let why = match &self.run {
+            Run::Running => return None,
+            Run::Stopped => format!("array {name} is stopped"),
+            Run::Failed(why) => why.clone(),
+        };
+        Some(weft_block::Error::new(ErrorKind::Offline, why))
+    }
+}
+
+/// What `done` counts up to.
+pub(crate) fn done_bytes(done: &AtomicU64) -> u64 {
+    done.load(Ordering::Acquire)
+}

@@ -1,0 +1,166 @@
+//! Resync after an unclean stop and rebuild of members, in slices.
+//!
+//! A step holds its range of member space alone, so foreground requests elsewhere go on beside it, and those in the
+//! range wait no longer than the slice takes. Who drives the steps decides the rate; the crate has no clock.
+
+mod recover;
+mod resync;
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use weft_block::{Result, Spawner};
+
+use super::writing::InFlight;
+use super::{Array, Lane, State, done_bytes};
+use crate::geometry::{Geometry, Shape};
+
+/// Bytes of each member that are read and written at once.
+const WINDOW: u64 = 256 << 10;
+/// Bytes of each member that a step takes at most, whatever it is allowed: some 16 windows are in flight then.
+const STEP: u64 = 4 << 20;
+
+/// What is being made whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncAction {
+    /// Nothing.
+    Idle,
+    /// Parity or mirrors, after an unclean stop or at the beginning.
+    Resync,
+    /// A member.
+    Recover,
+}
+
+impl SyncAction {
+    /// The word that md uses for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Resync => "resync",
+            Self::Recover => "recover",
+        }
+    }
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub action: SyncAction,
+    /// Bytes of member space that are done.
+    pub done: u64,
+    /// Bytes of member space that are to be done.
+    pub total: u64,
+}
+
+impl Progress {
+    pub(crate) const IDLE: Self = Self {
+        action: SyncAction::Idle,
+        done: 0,
+        total: 0,
+    };
+
+    /// Whether nothing is left to do.
+    pub fn is_idle(&self) -> bool {
+        self.action == SyncAction::Idle
+    }
+}
+
+/// What the state has to do next.
+pub(crate) fn progress(state: &State, geometry: &Geometry) -> Progress {
+    if state.intent.next_resyncable(0).is_some() {
+        let total = state.resync_total.max(state.intent.resync_bytes());
+        let left = state.intent.resync_bytes();
+        return Progress {
+            action: SyncAction::Resync,
+            done: total - left,
+            total,
+        };
+    }
+    match state.rebuilding() {
+        Some((_, _, done, _)) => Progress {
+            action: SyncAction::Recover,
+            done: done_bytes(&done),
+            total: geometry.member_size(),
+        },
+        None => Progress::IDLE,
+    }
+}
+
+/// Drives resync and rebuild of one array from one thread.
+pub struct Syncer {
+    lane: Rc<Lane>,
+    spawner: Spawner,
+}
+
+impl Array {
+    /// What is being made whole, and how far it is.
+    pub fn progress(&self) -> Progress {
+        progress(&self.shared.state(), &self.shared.geometry)
+    }
+
+    /// A driver for resync and rebuild on the calling thread. One array needs one; several do each other's work.
+    ///
+    /// # Errors
+    /// As opening a queue.
+    pub fn syncer(&self, spawner: &Spawner) -> Result<Syncer> {
+        Ok(Syncer {
+            lane: Lane::open(&self.shared, spawner)?,
+            spawner: Rc::clone(spawner),
+        })
+    }
+}
+
+impl Syncer {
+    /// Does at most `most` bytes of each member (64 KiB at least, 4 MiB at most) of what is to be done next: resync
+    /// before rebuild; a spare takes a free slot first. The answer says what is left afterwards; idle means nothing.
+    /// The step runs to its end even if the future is dropped.
+    ///
+    /// # Errors
+    /// If the array takes no requests, or a member that is needed cannot be read: the place and the member are named,
+    /// and what was done before stays done.
+    pub async fn step(&self, most: u64) -> Result<Progress> {
+        let lane = Rc::clone(&self.lane);
+        let most = most.clamp(64 << 10, STEP) / 4096 * 4096;
+        Lane::to_the_end(&self.spawner, async move {
+            let _in_flight = InFlight::new(&lane.shared);
+            if let Some(refusal) = lane.shared.refusal() {
+                return Err(refusal);
+            }
+            #[cfg(test)]
+            if lane
+                .shared
+                .skip_resync
+                .load(std::sync::atomic::Ordering::Relaxed)
+            {
+                let mut state = lane.shared.state();
+                state.intent.resynced(&(0..u64::MAX));
+                lane.shared.resync_changed(&state);
+            }
+            lane.enlist_spares().await?;
+            let next = {
+                let state = lane.shared.state();
+                progress(&state, &lane.shared.geometry).action
+            };
+            match next {
+                SyncAction::Idle => return Ok(Progress::IDLE),
+                SyncAction::Resync => lane.resync_step(most).await?,
+                SyncAction::Recover => lane.recover_step(most).await?,
+            }
+            Ok(progress(&lane.shared.state(), &lane.shared.geometry))
+        })
+        .await
+    }
+}
+
+/// Cuts a range into windows.
+fn windows(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    let end = range.end;
+    let starts = (range.start..end).step_by(WINDOW as usize);
+    starts.map(move |start| start..end.min(start + WINDOW))
+}
+
+/// Whether every row's parity is made of its data, rather than each byte being on every member.
+fn has_parity(geometry: &Geometry) -> bool {
+    matches!(geometry.shape(), Shape::Parity(_))
+}

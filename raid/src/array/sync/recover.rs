@@ -1,0 +1,246 @@
+//! Rebuild: a member's data is made from the others and written to it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::future::join_all;
+use weft_block::{Buffer, Error, ErrorKind, Request, Result};
+
+use super::{has_parity, windows};
+use crate::array::lane::Lane;
+use crate::array::{Duty, MemberId, Step, done_bytes};
+
+/// Bytes that are rebuilt between two records of how far it is: what a power cut makes the rebuild do again.
+const CHECKPOINT: u64 = 64 << 20;
+
+impl Lane {
+    /// Gives free slots to spares.
+    pub(crate) async fn enlist_spares(&self) -> Result<()> {
+        let wanted = |lane: &Self| {
+            let state = lane.shared.state();
+            let slots = 0..lane.shared.geometry.members();
+            let free = slots
+                .into_iter()
+                .find(|&slot| state.holder(slot).is_none())?;
+            let spare = state
+                .members
+                .iter()
+                .find(|member| matches!(member.duty, Duty::Spare))?;
+            Some((free, spare.id))
+        };
+        if self.shared.geometry.tolerates() == 0 || wanted(self).is_none() {
+            return Ok(());
+        }
+        let mut meta = self.shared.meta.lock().await;
+        let Some((slot, id)) = wanted(self) else {
+            return Ok(());
+        };
+        let dirt = {
+            let mut state = self.shared.state();
+            if let Some(member) = state.member_mut(id) {
+                member.duty = Duty::Rebuilding {
+                    slot,
+                    done: Arc::new(AtomicU64::new(0)),
+                    recorded: 0,
+                    by_bitmap: false,
+                };
+            }
+            state.dirt
+        };
+        self.shared.changed();
+        self.write_bitmap_to(&meta, id).await?;
+        self.write_superblocks(&mut meta, dirt, Step::One).await
+    }
+
+    /// Rebuilds up to `most` bytes of the member that is next.
+    pub(super) async fn recover_step(&self, most: u64) -> Result<()> {
+        let Some((id, slot, done, by_bitmap)) = self.shared.state().rebuilding() else {
+            return Ok(());
+        };
+        let size = self.shared.geometry.member_size();
+        let start = done_bytes(&done);
+        if start >= size {
+            return self.finish(id, slot).await;
+        }
+        let range = match by_bitmap {
+            false => start..size.min(start + most),
+            true => {
+                let missed = self.shared.state().intent.next_missed(start);
+                let next = missed.map_or(size, |chunk| chunk.start.min(size));
+                if next > start {
+                    return self.skip(start..next, &done).await;
+                }
+                let state = self.shared.state();
+                let chunk = state
+                    .intent
+                    .next_missed(start)
+                    .map_or(size, |chunk| chunk.end);
+                start..size.min(chunk).min(start + most)
+            }
+        };
+        {
+            let _guard = self.shared.locks.exclusive(range.clone()).await;
+            let parts = windows(&range).map(|window| self.recover_window(id, slot, window));
+            for result in join_all(parts).await {
+                result?;
+            }
+            // Another driver may have been here; the range was held, so nobody else moves it now.
+            if done_bytes(&done) == start {
+                done.store(range.end, Ordering::Release);
+            }
+        }
+        if range.end >= size {
+            return self.finish(id, slot).await;
+        }
+        let behind = {
+            let state = self.shared.state();
+            match state.member(id).map(|member| &member.duty) {
+                Some(Duty::Rebuilding { recorded, .. }) => range.end - recorded.min(&range.end),
+                _ => 0,
+            }
+        };
+        if behind >= CHECKPOINT {
+            self.checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// Passes over a range of which the member has missed nothing.
+    async fn skip(&self, range: Range<u64>, done: &AtomicU64) -> Result<()> {
+        let _guard = self.shared.locks.exclusive(range.clone()).await;
+        let state = self.shared.state();
+        let missed = state.intent.next_missed(range.start);
+        let end = missed.map_or(range.end, |chunk| chunk.start.min(range.end));
+        if done_bytes(done) == range.start {
+            done.store(end, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    async fn recover_window(&self, id: MemberId, slot: u32, range: Range<u64>) -> Result<()> {
+        let len = range.end - range.start;
+        let made = match has_parity(&self.shared.geometry) {
+            true => self.make_buffer(slot, range.start, len).await,
+            false => self.copy_buffer(range.start, len).await,
+        };
+        let made = made.map_err(|error| {
+            let name = &self.shared.name;
+            error.in_context(format!(
+                "the rebuild of slot {slot} of array {name} stopped at byte {} of its members",
+                range.start
+            ))
+        })?;
+        let route = self.route();
+        let leg = route.legs[slot as usize]
+            .as_ref()
+            .filter(|leg| leg.id == id);
+        let Some(leg) = leg else {
+            let why = format!("the member that was rebuilt into slot {slot} is gone");
+            return Err(Error::new(ErrorKind::Offline, why));
+        };
+        let completion = leg.submit(Request::write(range.start, made.into())).await;
+        self.pool.put_vector(completion.buffer);
+        if let Err(error) = completion.result {
+            let why = error.sentence();
+            self.fail_members(vec![(id, error)]).await?;
+            let why = format!("the member that was rebuilt into slot {slot} failed: {why}");
+            return Err(Error::new(ErrorKind::Io, why));
+        }
+        Ok(())
+    }
+
+    /// A range of a mirror, from whichever legs have it. The range is held.
+    async fn copy_buffer(&self, offset: u64, len: u64) -> Result<Buffer> {
+        let route = self.route();
+        let mut last = Error::new(ErrorKind::Offline, "no leg is left to copy from");
+        for slot in 0..self.shared.geometry.members() {
+            let reads = self
+                .read_slots(&route, [slot].into_iter(), offset, len)
+                .await;
+            if let Some((_, buffer)) = reads.buffers.into_iter().next() {
+                return Ok(buffer);
+            }
+            for (_, id, error) in reads.failed {
+                match id {
+                    Some(id) if error.kind() == ErrorKind::Offline => {
+                        self.fail_members(vec![(id, error)]).await?;
+                    }
+                    Some(_) => last = error,
+                    None => {}
+                }
+            }
+        }
+        let block = u64::from(self.shared.block as u32);
+        if len <= block {
+            return Err(last);
+        }
+        let mut made = self.pool.take(len as usize);
+        let half = (len / 2).next_multiple_of(block);
+        for (at, len) in [(0, half), (half, len - half)] {
+            let part = Box::pin(self.copy_buffer(offset + at, len)).await?;
+            made[at as usize..(at + len) as usize].copy_from_slice(&part);
+            self.pool.put(part);
+        }
+        Ok(made)
+    }
+
+    /// Records how far the rebuild is, once that is durable.
+    pub(crate) async fn checkpoint(&self) -> Result<()> {
+        let Some((id, _, done, _)) = self.shared.state().rebuilding() else {
+            return Ok(());
+        };
+        let reached = done_bytes(&done);
+        let is_news = |lane: &Self| {
+            let state = lane.shared.state();
+            matches!(
+                state.member(id).map(|member| &member.duty),
+                Some(Duty::Rebuilding { recorded, .. }) if *recorded < reached
+            )
+        };
+        if !is_news(self) {
+            return Ok(());
+        }
+        if let Err(error) = self.queue(id).submit(Request::flush()).await.result {
+            return self.fail_members(vec![(id, error)]).await;
+        }
+        let mut meta = self.shared.meta.lock().await;
+        let dirt = {
+            let mut state = self.shared.state();
+            if let Some(member) = state.member_mut(id)
+                && let Duty::Rebuilding { recorded, .. } = &mut member.duty
+            {
+                *recorded = reached;
+            }
+            state.dirt
+        };
+        self.write_superblocks(&mut meta, dirt, Step::One).await
+    }
+
+    /// The member's data is all there: it becomes a full member once that is durable.
+    async fn finish(&self, id: MemberId, slot: u32) -> Result<()> {
+        if let Err(error) = self.queue(id).submit(Request::flush()).await.result {
+            return self.fail_members(vec![(id, error)]).await;
+        }
+        let mut meta = self.shared.meta.lock().await;
+        let dirt = {
+            let mut state = self.shared.state();
+            let dirt = state.dirt;
+            let Some(member) = state.member_mut(id) else {
+                return Ok(());
+            };
+            if !matches!(member.duty, Duty::Rebuilding { .. }) {
+                return Ok(());
+            }
+            member.duty = Duty::InSync(slot);
+            dirt
+        };
+        self.shared.changed();
+        self.write_superblocks(&mut meta, dirt, Step::One).await?;
+        let mut state = self.shared.state();
+        if state.is_whole(&self.shared.geometry) {
+            state.intent.nothing_missed();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! Resync: parity is made from the data again, legs from the first one, where a crash may have left them apart.
+
+use std::ops::Range;
+
+use futures_util::future::join_all;
+use smallvec::SmallVec;
+use weft_block::{Error, ErrorKind, IoVec, Request, Result};
+
+use super::{has_parity, windows};
+use crate::array::lane::{Lane, Leg};
+use crate::array::state::MemberId;
+use crate::geometry::Shape;
+use crate::parity;
+
+/// What came of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The members agree.
+    Agree,
+    /// A block cannot be read, so what belongs to it cannot be made.
+    Unreadable,
+}
+
+impl Lane {
+    /// Resyncs up to `most` bytes of the chunk that is next.
+    pub(super) async fn resync_step(&self, most: u64) -> Result<()> {
+        let size = self.shared.geometry.member_size();
+        let whole = self.shared.state().is_whole(&self.shared.geometry);
+        if has_parity(&self.shared.geometry) && !whole {
+            // Without a member parity says nothing more than the data it stands for: it is taken as it is, as md does.
+            let mut state = self.shared.state();
+            state.intent.resynced(&(0..size));
+            state.unsettled = true;
+            self.shared.resync_changed(&state);
+            return Ok(());
+        }
+        let (chunk, range) = {
+            let mut state = self.shared.state();
+            let cursor = state.resync_cursor;
+            let next = state.intent.next_resyncable(cursor);
+            let Some(next) = next.or_else(|| state.intent.next_resyncable(0)) else {
+                return Ok(());
+            };
+            if state.resync_total < state.intent.resync_bytes() {
+                state.resync_total = state.intent.resync_bytes();
+            }
+            let end = next.end.min(size);
+            (next.end, next.start..end.min(next.start + most))
+        };
+        let _guard = self.shared.locks.exclusive(range.clone()).await;
+        let done = join_all(windows(&range).map(|window| self.resync_window(window))).await;
+        let mut unreadable = false;
+        for outcome in done {
+            unreadable |= outcome? == Outcome::Unreadable;
+        }
+        let mut state = self.shared.state();
+        state.resync_unreadable |= unreadable;
+        self.resync_advance(&mut state, &range, chunk);
+        Ok(())
+    }
+
+    fn resync_advance(&self, state: &mut crate::array::State, range: &Range<u64>, chunk_end: u64) {
+        let size = self.shared.geometry.member_size();
+        let chunk_start = state.intent.chunk_start(range.start);
+        // Only if every part of the chunk was done in this pass.
+        let in_order = range.start == chunk_start || state.resync_cursor == range.start;
+        if !in_order {
+            state.resync_cursor = chunk_start;
+            return;
+        }
+        state.resync_cursor = range.end;
+        if range.end == chunk_end.min(size) {
+            match std::mem::take(&mut state.resync_unreadable) {
+                true => state.intent.stuck(range.start),
+                false => state.intent.resynced(&(chunk_start..range.end)),
+            }
+            self.shared.resync_changed(state);
+        }
+        if state.intent.resync_count() == 0 {
+            (state.resync_cursor, state.resync_total) = (0, 0);
+            state.unsettled = true;
+        }
+    }
+
+    async fn resync_window(&self, range: Range<u64>) -> Result<Outcome> {
+        let result = match self.shared.geometry.shape() {
+            Shape::Parity(_) => self.resync_parity(range.clone()).await,
+            _ => self.resync_legs(range.clone()).await,
+        }?;
+        let block = u64::from(self.shared.block as u32);
+        if result == Outcome::Agree || range.end - range.start <= block {
+            return Ok(result);
+        }
+        // One bad block does not keep the others from agreeing.
+        let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(block);
+        let mut outcome = Outcome::Agree;
+        for half in [range.start..middle, middle..range.end] {
+            if Box::pin(self.resync_window(half)).await? == Outcome::Unreadable {
+                outcome = Outcome::Unreadable;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Makes the parity of a window from its data and writes it where it differs.
+    async fn resync_parity(&self, range: Range<u64>) -> Result<Outcome> {
+        let Shape::Parity(shape) = self.shared.geometry.shape() else {
+            return Ok(Outcome::Agree);
+        };
+        let row = range.start / shape.chunk();
+        let row_end = (row + 1) * shape.chunk();
+        if range.end > row_end {
+            // Each row has its parity elsewhere.
+            for part in [range.start..row_end, row_end..range.end] {
+                let outcome = Box::pin(self.resync_parity(part)).await?;
+                if outcome == Outcome::Unreadable {
+                    return Ok(outcome);
+                }
+            }
+            return Ok(Outcome::Agree);
+        }
+        let slot = shape.parity_slot(row);
+        let len = range.end - range.start;
+        let route = self.route();
+        let all = 0..self.shared.geometry.members();
+        let reads = self.read_slots(&route, all, range.start, len).await;
+        let (mut gone, mut unreadable) = (Vec::new(), false);
+        for (bad, id, error) in reads.failed {
+            match id {
+                Some(id) if error.kind() == ErrorKind::Offline => gone.push((id, error)),
+                _ => unreadable |= bad != slot,
+            }
+        }
+        self.fail_members(gone).await?;
+        // A member has gone: the next step sees that there is nothing to resync any more.
+        if unreadable || !self.shared.state().is_whole(&self.shared.geometry) {
+            return Ok(Outcome::Unreadable);
+        }
+        let mut made = self.pool.take(len as usize);
+        let data = reads.buffers.iter().filter(|(other, _)| *other != slot);
+        let sources: SmallVec<[&[u8]; 8]> = data.map(|(_, buffer)| &**buffer).collect();
+        parity::xor(&mut made, &sources);
+        drop(sources);
+        let old = reads.buffers.iter().find(|(other, _)| *other == slot);
+        let agrees = old.is_some_and(|(_, old)| **old == *made);
+        for (_, buffer) in reads.buffers {
+            self.pool.put(buffer);
+        }
+        if agrees {
+            self.pool.put(made);
+            return Ok(Outcome::Agree);
+        }
+        let legs: SmallVec<[&Leg; 4]> = route.legs[slot as usize].iter().collect();
+        self.rewrite(&legs, range.start, made.into()).await
+    }
+
+    /// Reads the window from the first leg that has it, and writes it to the legs that differ.
+    async fn resync_legs(&self, range: Range<u64>) -> Result<Outcome> {
+        let route = self.route();
+        let slots =
+            (0..self.shared.geometry.members()).filter(|&slot| route.whole(slot, &range).is_some());
+        let len = range.end - range.start;
+        let reads = self.read_slots(&route, slots, range.start, len).await;
+        let (mut gone, mut bad) = (Vec::new(), Vec::new());
+        for (slot, id, error) in reads.failed {
+            match id {
+                Some(id) if error.kind() == ErrorKind::Offline => gone.push((id, error)),
+                _ => bad.push(slot),
+            }
+        }
+        self.fail_members(gone).await?;
+        // Smaller windows first: another leg's bad block must not cost what the first leg has.
+        if !bad.is_empty() && len > self.shared.block as u64 {
+            return Ok(Outcome::Unreadable);
+        }
+        let mut buffers = reads.buffers.into_iter();
+        let Some((_, first)) = buffers.next() else {
+            return Ok(Outcome::Unreadable);
+        };
+        let mut differ = bad;
+        for (slot, other) in buffers {
+            if *other != *first {
+                differ.push(slot);
+            }
+            self.pool.put(other);
+        }
+        let legs: SmallVec<[&Leg; 4]> = differ
+            .iter()
+            .filter_map(|&slot| route.legs[slot as usize].as_ref())
+            .collect();
+        self.rewrite(&legs, range.start, first.into()).await
+    }
+
+    /// Writes the same data to legs; those that do not take it are failed.
+    async fn rewrite(&self, legs: &[&Leg], offset: u64, data: IoVec) -> Result<Outcome> {
+        let sent: SmallVec<[_; 4]> = legs
+            .iter()
+            .map(|leg| (leg.id, leg.submit(Request::write(offset, data.clone()))))
+            .collect();
+        let mut failed: Vec<(MemberId, Error)> = Vec::new();
+        for (id, completion) in sent {
+            if let Err(error) = completion.await.result {
+                failed.push((id, error));
+            }
+        }
+        self.pool.put_vector(data);
+        self.fail_members(failed).await?;
+        Ok(Outcome::Agree)
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole arrays over simulated devices.
+
+mod assembly;
+mod contract;
+mod harness;
+mod healing;
+mod members;
+mod power;
