@@ -97,6 +97,20 @@ fn an_address_outside_the_memory_is_refused() {
 }
 
 #[test]
+fn a_used_index_ahead_of_the_device_is_refused() {
+    let guest = Guest::new();
+    let index = GuestAddress(guest.layout().used + 2);
+    guest.memory.write_obj(1_u16, index).unwrap();
+    let memory = Rc::new(GuestMemory::new(guest.memory.clone()));
+    let error = SplitQueue::new(memory, &guest.layout(), guest.options, 0, None).err();
+    let ahead = QueueError::IndexAhead {
+        available: u16::MAX,
+        size: SIZE,
+    };
+    assert_eq!(error, Some(ahead));
+}
+
+#[test]
 fn a_segment_is_not_empty_and_not_out_of_order() {
     let guest = Guest::new();
     assert_eq!(

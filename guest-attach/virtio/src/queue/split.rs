@@ -78,7 +78,8 @@ impl SplitQueue {
     /// left unfinished are popped first, in the order in which they were popped before.
     ///
     /// # Errors
-    /// If the ring is not usable memory. The region is left as it was then.
+    /// If the ring is not usable memory, or its used index contradicts the position. A region that was used is left
+    /// as it was then.
     pub fn new(
         memory: Rc<GuestMemory>,
         layout: &Layout,
@@ -113,6 +114,11 @@ impl SplitQueue {
                 queue.seen_avail = queue.next_avail;
             }
             queue.in_flight = Some(region);
+        }
+        // The used index is the guest's memory: it may contradict the position that it goes with.
+        let available = queue.next_avail.wrapping_sub(used);
+        if available > size {
+            return Err(QueueError::IndexAhead { available, size });
         }
         Ok(queue)
     }
