@@ -6,9 +6,11 @@
 
 mod dhcp;
 mod frames;
+mod lvm;
 mod md;
 mod nbd;
 mod signatures;
+mod virtio;
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -17,11 +19,16 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("dhcp_server", dhcp::server),
     ("frames", frames::frames),
+    ("lvm_area_header", lvm::area_header),
+    ("lvm_label", lvm::label),
+    ("lvm_text", lvm::text),
     ("md_bitmap", md::bitmap),
     ("md_superblock", md::superblock),
     ("nbd_client", nbd::client),
     ("nbd_server", nbd::server),
     ("signatures", signatures::signatures),
+    ("virtio_blk", virtio::blk),
+    ("virtio_net_control", virtio::net_control),
 ];
 
 /// Runs the target of that name.
