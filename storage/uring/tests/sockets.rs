@@ -170,3 +170,45 @@ fn a_stream_that_is_shut_down_ends_its_waits() {
         }
     });
 }
+
+#[test]
+fn an_executor_ends_although_receives_are_in_flight() {
+    on_each(|_| async {
+        let folder = tempfile::tempdir().unwrap();
+        let [unix, _] = addresses(&folder);
+        let (server, client) = pair(&unix).await;
+        spawn(async move { server.recv(vec![0; 10]).await.1 }).detach();
+        spawn(async move { weft_uring::readable(&client).await }).detach();
+        weft_uring::yield_now().await;
+    });
+}
+
+#[test]
+fn more_operations_than_the_ring_has_places_are_all_done() {
+    on_each(|_| async {
+        let pairs: Vec<_> = (0..700)
+            .map(|_| std::os::unix::net::UnixStream::pair().unwrap())
+            .collect();
+        let mut waits = Vec::new();
+        let mut peers = Vec::new();
+        for (ours, theirs) in pairs {
+            // Half of the waits are given up again, while others stay.
+            let given_up = ours.try_clone().unwrap();
+            waits.push(spawn(
+                async move { weft_uring::readable(&ours).await.unwrap() },
+            ));
+            peers.push((
+                theirs,
+                spawn(async move { weft_uring::readable(&given_up).await }),
+            ));
+        }
+        sleep(std::time::Duration::from_millis(1)).await;
+        for (theirs, task) in peers {
+            task.cancel();
+            std::io::Write::write_all(&mut &theirs, b"x").unwrap();
+        }
+        for wait in waits {
+            wait.await;
+        }
+    });
+}

@@ -3,8 +3,9 @@
 //! A read that must not wait (`RWF_NOWAIT`) costs what `pread` costs and hands over only what would wait for a disk. A write
 //! has no such form on ext4 and others: there the ring would hand each to a worker thread of the kernel, at half as
 //! much processor time again. It is therefore done at once and timed. One that was slow (dirty pages over the limit, a
-//! journal that commits) sends those after it to the ring for a while, so that a slow disk stalls its shard once
-//! in a while and not on each request. docs/adr/0002-engine-choice.md has the measurements.
+//! journal that commits) sends those after it to the ring, a few at first and more each time the next attempt is slow as
+//! well, so that a slow disk seldom stalls its shard, and a thread that merely lost its processor costs little.
+//! docs/adr/0002-engine-choice.md has the measurements.
 
 use std::cell::Cell;
 use std::io;
@@ -22,14 +23,19 @@ const SLOW: Duration = Duration::from_micros(500);
 /// Far above what copying takes.
 const SLOW_PER_MIB: Duration = Duration::from_millis(2);
 
-/// Writes that go to the ring after a slow one, before the next is tried.
-const WRITES_AFTER_SLOW: u32 = 64;
+/// Writes that go to the ring after a first slow one, before the next is tried.
+const FIRST_DETOUR: u32 = 4;
+
+/// The same after many slow ones in a row.
+const LONGEST_DETOUR: u32 = 512;
 
 /// What one queue has seen of its file's page cache.
 #[derive(Debug, Default)]
 pub(super) struct Cached {
     /// Writes that still go to the ring because one was slow.
-    sent_on: Cell<u32>,
+    detour: Cell<u32>,
+    /// How many went that way the last time; zero while writes are quick.
+    last_detour: Cell<u32>,
 }
 
 impl Cached {
@@ -47,17 +53,29 @@ impl Cached {
         if let Some(count) = without_waiting(&file.refuses.no_wait_write, call) {
             return count;
         }
-        let left = self.sent_on.get();
+        let left = self.detour.get();
         if left > 0 {
-            self.sent_on.set(left - 1);
+            self.detour.set(left - 1);
             return 0;
         }
         let started = Instant::now();
         let written = call(0).unwrap_or(0);
-        if is_slow(started.elapsed(), request.len) {
-            self.sent_on.set(WRITES_AFTER_SLOW);
-        }
+        let next = next_detour(
+            self.last_detour.get(),
+            is_slow(started.elapsed(), request.len),
+        );
+        self.detour.set(next);
+        self.last_detour.set(next);
         written
+    }
+}
+
+/// How many writes go to the ring after one was tried, given how many went there before it.
+fn next_detour(last: u32, slow: bool) -> u32 {
+    if slow {
+        (last * 4).clamp(FIRST_DETOUR, LONGEST_DETOUR)
+    } else {
+        0
     }
 }
 
@@ -84,6 +102,17 @@ fn is_slow(took: Duration, len: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn detours_grow_while_attempts_are_slow_and_end_with_a_quick_one() {
+        let mut last = 0;
+        let mut seen = Vec::new();
+        for slow in [false, true, true, true, true, true, true, false, true] {
+            last = next_detour(last, slow);
+            seen.push(last);
+        }
+        assert_eq!(seen, [0, 4, 16, 64, 256, 512, 512, 0, 4]);
+    }
 
     #[test]
     fn slow_is_judged_by_length() {

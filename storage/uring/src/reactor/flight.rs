@@ -80,6 +80,11 @@ pub(super) trait Flight {
     fn next_entry(&self) -> squeue::Entry;
     fn land(&self, result: i32, flags: u32) -> Landed;
     fn may_be_cancelled(&self) -> bool;
+
+    /// One if it is work for a disk, none if it is a mere wait.
+    fn weight(&self) -> usize {
+        usize::from(!self.may_be_cancelled())
+    }
 }
 
 impl<O: Operation> Flight for InFlight<O> {
