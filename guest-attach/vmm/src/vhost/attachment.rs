@@ -219,18 +219,20 @@ impl Attachment {
     /// What the guest has been offered stays: features and queues are those of the first connection.
     pub(super) fn connected(&self, session: &Session, config: Vec<u8>) {
         let mut shared = lock(&self.shared);
+        shared.link = Link::Connected;
+        shared.problem = None;
         if shared.ready {
             shared.reconnects += 1;
-        } else {
-            shared.offered = session.offered();
-            shared.queues = session.queues();
+            drop(shared);
+            self.configured(config);
+            return;
         }
-        shared.link = Link::Connected;
+        shared.offered = session.offered();
+        shared.queues = session.queues();
+        shared.config = config;
         shared.ready = true;
-        shared.problem = None;
         drop(shared);
         self.changed.notify_all();
-        self.configured(config);
     }
 
     /// Takes the configuration that the back end told; the guest hears of it if it differs.
@@ -239,12 +241,11 @@ impl Attachment {
         if shared.config == config {
             return;
         }
-        let first = shared.config.is_empty();
         shared.config = config;
         shared.generation = shared.generation.wrapping_add(1);
         let listener = shared.listener.clone();
         drop(shared);
-        if let Some(listener) = listener.filter(|_| !first) {
+        if let Some(listener) = listener {
             listener();
         }
     }
