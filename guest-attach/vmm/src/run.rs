@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::boot;
 use crate::config::Config;
 use crate::console::{Log, Screen};
 use crate::control::{End, Operator, Order, Server, Sockets, State, Status};
@@ -35,6 +36,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// that does not answer, no KVM. What happens later is in the report. Both are also written to `config.report`.
 pub fn run(config: &Config) -> Result<Report> {
     config.validate()?;
+    boot::check(&config.kernel, config.initrd.as_deref())?;
     let mut report_file = config.report.as_deref().map(create_report).transpose()?;
     let result = Process::start(config).and_then(|mut process| process.run());
     if let Some(file) = &mut report_file {
@@ -357,4 +359,36 @@ fn attachments(config: &Config) -> Result<Vec<Arc<Attachment>>> {
         .chain(nics)
         .map(|device| device.map(Arc::new))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_none_stops_before_anything_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = folder.path().join("kernel");
+        std::fs::write(&kernel, "#!/bin/sh").unwrap();
+        let json = format!(
+            r#"{{"name":"t","cpus":1,"memory_bytes":268435456,"kernel":{kernel:?},"control":{:?}}}"#,
+            folder.path().join("control"),
+        );
+        let config: Config = serde_json::from_str(&json).unwrap();
+        let error = run(&config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Kernel);
+        assert!(error.to_string().contains("is no kernel"), "{error}");
+        assert!(!folder.path().join("control").exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let first = listen(Some(&path), ErrorKind::Control).unwrap();
+        drop(first);
+        assert!(path.exists());
+        assert!(listen(Some(&path), ErrorKind::Control).unwrap().is_some());
+        assert!(listen(None, ErrorKind::Control).unwrap().is_none());
+    }
 }

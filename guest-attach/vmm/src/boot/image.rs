@@ -42,21 +42,24 @@ pub(super) struct Image {
     pub(super) header: Option<setup_header>,
 }
 
-/// Loads the kernel `file` (named `path`) into low memory, which ends at `low_end`.
-pub(super) fn load(ram: &GuestRam, path: &Path, file: &mut File, low_end: u64) -> Result<Image> {
+/// What a kernel file is.
+pub(super) enum Identity {
+    BzImage(setup_header),
+    Elf,
+}
+
+/// Tells what the kernel `file` (named `path`) is, by its headers alone.
+pub(super) fn identify(path: &Path, file: &mut File) -> Result<Identity> {
     let mut head = [0; 64];
     let unreadable = || format!("cannot read the kernel {}", path.display());
-    let is_file = file
-        .metadata()
-        .context(ErrorKind::Kernel, unreadable())?
-        .is_file();
-    if !is_file {
+    let metadata = file.metadata().context(ErrorKind::Kernel, unreadable())?;
+    if !metadata.is_file() {
         return Err(refuse(path, "is no kernel: it is not a regular file"));
     }
     let length = read_up_to(file, &mut head).context(ErrorKind::Kernel, unreadable())?;
     if length == head.len() && head.starts_with(&ELF_MAGIC) {
         check_elf(path, &head)?;
-        return load_elf(ram, path, file, low_end);
+        return Ok(Identity::Elf);
     }
     let header = read_setup_header(file).context(ErrorKind::Kernel, unreadable())?;
     let Some(header) = header.filter(|h| h.header == HEADER_MAGIC && h.boot_flag == BOOT_FLAG)
@@ -66,7 +69,24 @@ pub(super) fn load(ram: &GuestRam, path: &Path, file: &mut File, low_end: u64) -
             "is no kernel: it is neither a Linux bzImage nor an ELF vmlinux",
         ));
     };
-    load_bzimage(ram, path, file, header, low_end)
+    if header.version < PROTOCOL_2_12
+        || header.loadflags & LOADED_HIGH == 0
+        || header.xloadflags & XLF_KERNEL_64 == 0
+    {
+        return Err(refuse(
+            path,
+            "is a Linux kernel without the 64-bit entry (boot protocol 2.12 or newer, x86-64) that weft starts",
+        ));
+    }
+    Ok(Identity::BzImage(header))
+}
+
+/// Loads the kernel `file` (named `path`) into low memory, which ends at `low_end`.
+pub(super) fn load(ram: &GuestRam, path: &Path, file: &mut File, low_end: u64) -> Result<Image> {
+    match identify(path, file)? {
+        Identity::BzImage(header) => load_bzimage(ram, path, file, header, low_end),
+        Identity::Elf => load_elf(ram, path, file, low_end),
+    }
 }
 
 fn read_up_to(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -94,15 +114,6 @@ fn load_bzimage(
     header: setup_header,
     low_end: u64,
 ) -> Result<Image> {
-    if header.version < PROTOCOL_2_12
-        || header.loadflags & LOADED_HIGH == 0
-        || header.xloadflags & XLF_KERNEL_64 == 0
-    {
-        return Err(refuse(
-            path,
-            "is a Linux kernel without the 64-bit entry (boot protocol 2.12 or newer, x86-64) that weft starts",
-        ));
-    }
     let start = GuestAddress(HIGH_RAM_START);
     // The kernel unpacks itself at its preferred address or where it lies, whichever is higher, and then needs `init_size`.
     let pref_address = header.pref_address;

@@ -1,6 +1,5 @@
 //! The initial RAM file system: at the end of low memory, away from the kernel.
 
-use std::fs::File;
 use std::path::Path;
 
 use vm_memory::{Bytes, GuestAddress};
@@ -13,11 +12,9 @@ const PAGE: u64 = 4096;
 
 /// Loads the file at `path` so that it ends at or before `end` and does not begin before `kernel_end`.
 pub(super) fn load(ram: &GuestRam, path: &Path, kernel_end: u64, end: u64) -> Result<Span> {
-    let context = |what: &str| format!("cannot {what} the initrd {}", path.display());
-    let mut file = File::open(path).context(ErrorKind::Kernel, context("open"))?;
-    let metadata = file
-        .metadata()
-        .context(ErrorKind::Kernel, context("read"))?;
+    let unreadable = || format!("cannot read the initrd {}", path.display());
+    let mut file = super::open(path, "initrd")?;
+    let metadata = file.metadata().context(ErrorKind::Kernel, unreadable())?;
     let bytes = metadata.len();
     if !metadata.is_file() || bytes == 0 {
         return Err(Error::new(
@@ -36,6 +33,6 @@ pub(super) fn load(ram: &GuestRam, path: &Path, kernel_end: u64, end: u64) -> Re
         ));
     };
     ram.read_exact_volatile_from(GuestAddress(start), &mut file, bytes as usize)
-        .context(ErrorKind::Kernel, context("read"))?;
+        .context(ErrorKind::Kernel, unreadable())?;
     Ok(Span { start, bytes })
 }

@@ -42,10 +42,7 @@ impl Boot<'_> {
     /// Loads kernel, initrd and command line, and writes what the kernel's entry expects.
     pub(crate) fn load(&self, ram: &GuestRam) -> Result<Entry> {
         let low_end = self.memory_bytes.min(RAM_GAP_START);
-        let mut file = File::open(self.kernel).context(
-            ErrorKind::Kernel,
-            format!("cannot open the kernel {}", self.kernel.display()),
-        )?;
+        let mut file = open(self.kernel, "kernel")?;
         let image = image::load(ram, self.kernel, &mut file, low_end)?;
         let initrd = match self.initrd {
             Some(path) => Some(initrd::load(
@@ -75,6 +72,21 @@ impl Boot<'_> {
             format!("cannot write boot data at {address:#x} of the guest's memory"),
         )
     }
+}
+
+/// Says what is wrong with a kernel or initrd file before anything is made: whether they can be opened, and whether the
+/// kernel is one.
+pub(crate) fn check(kernel: &Path, initrd: Option<&Path>) -> Result<()> {
+    image::identify(kernel, &mut open(kernel, "kernel")?)?;
+    if let Some(path) = initrd {
+        open(path, "initrd")?;
+    }
+    Ok(())
+}
+
+fn open(path: &Path, what: &str) -> Result<File> {
+    let context = || format!("cannot open the {what} {}", path.display());
+    File::open(path).context(ErrorKind::Kernel, context())
 }
 
 /// A range of guest memory with something in it.
