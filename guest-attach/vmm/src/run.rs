@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,17 +77,19 @@ fn failed(error: &Error) -> Ending {
     }
 }
 
-/// Binds a socket; a stale one of an earlier process goes first.
+/// Binds a socket. One that an earlier process left goes first; one that is in use, or a file that is no socket, stays.
 fn listen(path: Option<&Path>, kind: ErrorKind) -> Result<Option<UnixListener>> {
     let Some(path) = path else {
         return Ok(None);
     };
     let context = || format!("cannot listen on {}", path.display());
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).context(kind, context());
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket {
+        if UnixStream::connect(path).is_ok() {
+            let text = format!("cannot listen on {}: another process does", path.display());
+            return Err(Error::new(kind, text));
         }
-        _ => {}
+        std::fs::remove_file(path).context(kind, context())?;
     }
     let listener = UnixListener::bind(path).context(kind, context())?;
     listener.set_nonblocking(true).context(kind, context())?;
@@ -388,7 +391,14 @@ mod tests {
         let first = listen(Some(&path), ErrorKind::Control).unwrap();
         drop(first);
         assert!(path.exists());
-        assert!(listen(Some(&path), ErrorKind::Control).unwrap().is_some());
+        let second = listen(Some(&path), ErrorKind::Control).unwrap();
+        assert!(second.is_some());
+        let error = listen(Some(&path), ErrorKind::Control).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert!(listen(Some(&file), ErrorKind::Control).is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
         assert!(listen(None, ErrorKind::Control).unwrap().is_none());
     }
 }
