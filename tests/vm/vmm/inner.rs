@@ -20,7 +20,8 @@ pub(crate) enum Kernel {
     Vmlinux,
 }
 
-/// A VM of the in-tree VMM. Its files lie on the host, its sockets and logs in the Linux guest as `/weft/NAME.…`.
+/// A VM of the in-tree VMM. Its files lie on the host, its sockets in the Linux guest as `/weft/NAME.…`, its log and report
+/// in `/weft/share`.
 pub(crate) struct Inner {
     kernel: Kernel,
     task: String,
@@ -44,6 +45,7 @@ impl Inner {
     /// A VM with one CPU and no device.
     pub(crate) fn new(name: &str, kernel: Kernel) -> Self {
         let place = |what: &str| PathBuf::from(format!("/weft/{name}.{what}"));
+        let kept = |what: &str| PathBuf::from(format!("/weft/share/{name}.{what}"));
         Self {
             kernel,
             task: String::new(),
@@ -58,12 +60,12 @@ impl Inner {
                 disks: Vec::new(),
                 nics: Vec::new(),
                 console: Console {
-                    log: Some(place("log")),
+                    log: Some(kept("log")),
                     socket: Some(place("console")),
                     ..Console::default()
                 },
                 control: Some(place("control")),
-                report: Some(place("report")),
+                report: Some(kept("report")),
                 sandbox: true,
             },
         }
@@ -118,8 +120,9 @@ impl Outer {
             name: name.into(),
             folder: temp_dir(),
             script: format!(
-                "vmm() {{ {PROGRAM} \"$@\"; }}\n\
-                 wait_for() {{ n=0; until grep -q \"$2\" $1 2>/dev/null; do n=$((n+1)); [ $n -lt 600 ] || exit 98; sleep 0.1; done; }}\n"
+                "vmm={PROGRAM}\n\
+                 wait_for() {{ n=0; until grep -q \"$2\" $1 2>/dev/null; do n=$((n+1)); \
+                 [ $n -lt 600 ] || {{ cat $1; exit 98; }}; sleep 0.1; done; }}\n"
             ),
         }
     }
@@ -140,22 +143,14 @@ impl Outer {
     pub(crate) fn vm(&mut self, inner: Inner) -> &mut Self {
         let name = inner.config.name.clone();
         self.start(inner);
-        self.script(&format!("wait ${name} || echo {name} failed"));
-        self.keep(&name)
+        self.script(&format!("wait ${name} || echo {name} failed"))
     }
 
     /// Adds a machine that runs beside the script; its process is `$NAME`.
     pub(crate) fn start(&mut self, inner: Inner) -> &mut Self {
         let name = inner.config.name.clone();
         let config = self.place(inner);
-        self.script(&format!("vmm run {} & {name}=$!", config.display()))
-    }
-
-    /// Keeps what a machine left for [`Verdict`].
-    pub(crate) fn keep(&mut self, name: &str) -> &mut Self {
-        self.script(&format!(
-            "cp /weft/{name}.log /weft/{name}.report /weft/share/"
-        ))
+        self.script(&format!("$vmm run {} & {name}=$!", config.display()))
     }
 
     /// Adds qemu-storage-daemon as the back end of a disk with the file `image`, on `socket`.
@@ -214,7 +209,7 @@ impl Outer {
     pub(crate) fn run(self) -> Verdict {
         let run = LinuxGuest::new(&self.name)
             .nested_kvm()
-            .time_limit(Duration::from_secs(120))
+            .time_limit(Duration::from_secs(180))
             .run(&self.script)
             .expect("the Linux guest runs");
         assert_eq!(run.status, 0, "{}", run.output);

@@ -2,6 +2,8 @@
 
 mod inner;
 
+use std::path::{Path, PathBuf};
+
 use inner::{Inner, Kernel, Outer};
 use weft_tests::require;
 use weft_vmm::Ending;
@@ -77,4 +79,165 @@ fn a_disk_is_read_and_written_and_survives_a_reboot() {
     assert!(verdict.output().contains(sums[0]), "{}", verdict.output());
     let report = verdict.report("disk");
     assert_eq!((report.ending, report.boots), (Ending::PoweredOff, 2));
+}
+
+#[test]
+fn a_stock_kernel_runs_from_a_root_on_a_vhost_user_disk() {
+    require!(
+        "qemu-system-x86_64",
+        "qemu-storage-daemon",
+        "mkfs.ext4",
+        "busybox"
+    );
+    let mut outer = Outer::new("vmm-root");
+    let image = root_file_system(outer.folder());
+    outer.script(&format!("cp {} /weft/root.image", image.display()));
+    outer.storage_daemon("/weft/root.image", "/weft/root.socket");
+    outer.vm(Inner::new("root", Kernel::BzImage)
+        .cpus(2)
+        .disk("/weft/root.socket")
+        .task("mount -t ext4 /dev/vda /root && exec switch_root /root /sbin/init\n"));
+    outer.script("kill $qsd; wait $qsd || true; e2fsck -fn /weft/root.image; debugfs -R 'cat /written' /weft/root.image");
+    let verdict = outer.run();
+    let console = verdict.console("root");
+    assert!(console.contains("root=/dev/vda cpus=2\n"), "{console}");
+    assert!(
+        verdict.output().contains("hello from the guest"),
+        "{}",
+        verdict.output()
+    );
+    assert_eq!(verdict.report("root").ending, Ending::PoweredOff);
+}
+
+/// A small ext4 file system with busybox and an init that says where it runs, leaves a file and powers off.
+fn root_file_system(folder: &Path) -> PathBuf {
+    let tree = folder.join("tree");
+    for name in ["bin", "sbin", "proc", "dev"] {
+        std::fs::create_dir_all(tree.join(name)).expect("the tree is made");
+    }
+    std::fs::copy("/bin/busybox", tree.join("bin/busybox")).expect("busybox is copied");
+    let init = "#!/bin/busybox sh
+        /bin/busybox mount -t proc proc /proc
+        echo root=$(/bin/busybox awk '$2 == \"/\" { print $1 }' /proc/mounts) cpus=$(/bin/busybox grep -c ^processor /proc/cpuinfo)
+        echo 'hello from the guest' >/written
+        /bin/busybox mount -o remount,ro /
+        /bin/busybox poweroff -f\n";
+    let path = tree.join("sbin/init");
+    std::fs::write(&path, init).expect("init is written");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("its mode");
+    let image = folder.join("root.image");
+    let arguments = [
+        "-q".as_ref(),
+        "-d".as_ref(),
+        tree.as_os_str(),
+        image.as_os_str(),
+        "32M".as_ref(),
+    ];
+    weft_tests::run("mkfs.ext4", arguments).expect("mkfs makes the image");
+    image
+}
+
+#[test]
+fn a_machine_is_controlled_from_outside() {
+    require!("qemu-system-x86_64");
+    let mut outer = Outer::new("vmm-control");
+    let task = "echo inner-ready
+                read line; echo inner-read=$line
+                head -c 24 /dev/input/event0 >/dev/null; echo inner-button\n";
+    outer.start(
+        Inner::new("ctl", Kernel::BzImage)
+            .module("button")
+            .module("evdev")
+            .task(task),
+    );
+    outer.script(
+        "wait_for /weft/share/ctl.log inner-ready
+         echo status=$($vmm status /weft/ctl.control)
+         for task in /proc/$ctl/task/*; do
+             echo thread=$(cat $task/comm) $(grep -E 'NoNewPrivs|Seccomp:' $task/status)
+         done
+         $vmm pause /weft/ctl.control
+         echo paused=$($vmm status /weft/ctl.control)
+         $vmm resume /weft/ctl.control
+         $vmm type /weft/ctl.console typed-words
+         wait_for /weft/share/ctl.log inner-read=typed-words
+         $vmm wait /weft/ctl.control >/weft/waited & waited=$!
+         $vmm shutdown /weft/ctl.control
+         wait $ctl; wait $waited
+         echo waited=$(cat /weft/waited)",
+    );
+    outer.start(Inner::new("victim", Kernel::BzImage).task("echo inner-ready; sleep 1000\n"));
+    outer.script(
+        "wait_for /weft/share/victim.log inner-ready; $vmm kill /weft/victim.control; wait $victim",
+    );
+    let verdict = outer.run();
+    let output = verdict.output();
+    let console = verdict.console("ctl");
+    assert!(console.contains("inner-button"), "{console}");
+    assert!(output.contains(r#""state":"running""#), "{output}");
+    assert!(output.contains(r#""state":"paused""#), "{output}");
+    assert!(
+        output.contains(r#"waited={"ok":true"#) || output.contains(r#""kind":"powered-off""#),
+        "{output}"
+    );
+    let threads: Vec<&str> = output
+        .lines()
+        .filter(|line| line.starts_with("thread="))
+        .collect();
+    assert_eq!(
+        threads.len(),
+        3,
+        "supervisor, control, one CPU: {threads:?}"
+    );
+    for thread in threads {
+        assert!(thread.ends_with("NoNewPrivs: 1 Seccomp: 2"), "{thread}");
+    }
+    assert_eq!(verdict.report("ctl").ending, Ending::PoweredOff);
+    assert_eq!(verdict.report("victim").ending, Ending::Killed);
+}
+
+#[test]
+fn a_back_end_is_killed_under_load_and_no_write_is_lost() {
+    require!("qemu-system-x86_64");
+    let mut outer = Outer::new("vmm-kill");
+    outer.script(
+        "truncate -s 64M /weft/disk
+         serve() { $vmm disk /weft/disk.socket /weft/disk & back=$!; }
+         serve",
+    );
+    // Four writers at once, on two queues, until somebody types.
+    let task = "dd if=/dev/urandom of=/data bs=256k count=1 2>/dev/null
+                (read line; echo >/stop) </dev/ttyS0 &
+                echo inner-ready
+                until [ -e /stop ]; do
+                    for at in 0 1 2 3; do
+                        dd if=/data of=/dev/vda bs=4k seek=$((at * 64)) oflag=direct 2>/dev/null || echo failed &
+                        writers=\"$writers $!\"
+                    done
+                    wait $writers; writers=
+                done
+                for at in 0 1 2 3; do
+                    dd if=/dev/vda bs=4k skip=$((at * 64)) count=64 iflag=direct 2>/dev/null | cmp - /data && echo same
+                done
+                echo inner-stopped; sleep 1\n";
+    let machine = Inner::new("load", Kernel::BzImage)
+        .cpus(2)
+        .disk("/weft/disk.socket");
+    outer.start(machine.task(task));
+    outer.script(
+        "wait_for /weft/share/load.log inner-ready
+         for kill in 1 2 3; do sleep 0.7; kill -9 $back; wait $back || true; serve; done
+         $vmm type /weft/load.console stop
+         wait_for /weft/share/load.log inner-stopped
+         $vmm status /weft/load.control
+         wait $load; kill $back",
+    );
+    let verdict = outer.run();
+    let console = verdict.console("load");
+    assert_eq!(console.matches("same\n").count(), 4, "{console}");
+    assert!(!console.contains("failed"), "{console}");
+    let output = verdict.output();
+    assert!(output.contains(r#""reconnects":3"#), "{output}");
+    assert_eq!(verdict.report("load").ending, Ending::PoweredOff);
 }

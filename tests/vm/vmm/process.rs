@@ -1,11 +1,17 @@
 //! One VM of the in-tree VMM: `vmm-process run CONFIG.json`; the report goes to standard output, messages to standard
-//! error. `vmm-process status|shutdown|pause|resume|kill|wait SOCKET` speaks to its control socket.
+//! error. `vmm-process status|shutdown|pause|resume|kill|wait SOCKET` speaks to its control socket, `vmm-process type
+//! SOCKET LINE` to its console, and `vmm-process disk SOCKET FILE` is a back end of ours for one of its disks.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use weft_uring::{FileDevice, OpenOptions, block_on};
+use weft_vhost_user::{BlkBackend, BlkServe};
 use weft_vmm::control::Client;
 use weft_vmm::{Config, Ending};
 
@@ -27,10 +33,14 @@ fn start() -> Result<ExitCode> {
     let usage = "usage: vmm-process VERB PATH";
     let verb = arguments.next().context(usage)?;
     let path = arguments.next().context(usage)?;
-    if verb == "run" {
-        return run(Path::new(&path));
+    let path = Path::new(&path);
+    match verb.as_str() {
+        "run" => return run(path),
+        "type" => return type_in(path, &arguments.next().context(usage)?),
+        "disk" => return serve_disk(path, &arguments.next().context(usage)?),
+        _ => {}
     }
-    let mut client = Client::connect(Path::new(&path))?;
+    let mut client = Client::connect(path)?;
     match verb.as_str() {
         "status" => println!("{}", serde_json::to_string(&client.status()?)?),
         "shutdown" => client.shutdown()?,
@@ -44,6 +54,32 @@ fn start() -> Result<ExitCode> {
         _ => bail!(usage),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Types a line into a console and waits until the guest has shown it.
+fn type_in(path: &Path, line: &str) -> Result<ExitCode> {
+    let mut console = UnixStream::connect(path)?;
+    console.write_all(format!("{line}\n").as_bytes())?;
+    let mut shown = Vec::new();
+    let mut byte = [0];
+    while !shown.ends_with(line.as_bytes()) {
+        console.read_exact(&mut byte)?;
+        shown.extend(byte);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves a file until it is killed.
+fn serve_disk(socket: &Path, file: &str) -> Result<ExitCode> {
+    let device = Arc::new(FileDevice::open(file, &OpenOptions::default())?);
+    let mut options = BlkServe::default();
+    options.model.queues = 2;
+    let served = block_on(async {
+        let served = BlkBackend::serve_here(socket, device, options)?;
+        std::future::pending::<()>().await;
+        Ok::<_, weft_vhost_user::Error>(served)
+    });
+    served.map(|_| ExitCode::SUCCESS).map_err(Into::into)
 }
 
 fn run(path: &Path) -> Result<ExitCode> {
