@@ -216,11 +216,13 @@ impl Server {
         state: LeaseState,
         outputs: &mut Vec<Output<Lease>>,
     ) {
+        let known = self.pool.lease(address);
+        let hostname = known.and_then(|lease| lease.hostname.clone());
         let record = Lease {
             address,
             client: request.client.clone(),
             mac: request.mac,
-            hostname: None,
+            hostname,
             state,
         };
         self.pool.record(record.clone());

@@ -10,6 +10,7 @@
 pub mod datagram;
 mod error;
 pub mod forwarding;
+mod ipv6;
 pub mod link;
 mod name;
 pub mod namespace;

@@ -50,6 +50,11 @@ impl NetworkName {
         self.interface("weft-", &self.0)
     }
 
+    /// The Ethernet address of its bridge when nobody gives one. It follows from the name.
+    pub fn bridge_mac(&self) -> MacAddress {
+        MacAddress::derived(&format!("weft:{}", self.0))
+    }
+
     /// The name of a port's TAP device when nobody gives one.
     pub fn tap(&self, port: &str) -> InterfaceName {
         self.interface("wt-", &format!("{}-{port}", self.0))
@@ -234,7 +239,7 @@ impl NetworkSpec {
         };
         Self {
             bridge: name.bridge(),
-            mac: MacAddress::derived(&format!("weft:{name}")),
+            mac: name.bridge_mac(),
             name,
             address: gateway.unwrap_or(address),
             mode,

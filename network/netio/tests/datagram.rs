@@ -151,6 +151,69 @@ fn the_gateway_answers_arp_and_ping() {
     });
 }
 
+/// Broadcasts datagrams of the host until the guest reads one; its virtio-net header and the frame.
+async fn heard_by_guest(
+    tap: &Tap,
+    socket: &std::net::UdpSocket,
+    size: usize,
+) -> ([u8; VNET_HEADER], Vec<u8>) {
+    let mut buffer = vec![0; 70_000];
+    for _ in 0..200 {
+        socket
+            .send_to(&vec![7; size], "10.7.0.255:9")
+            .expect("the host sends");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let mut header = [0; VNET_HEADER];
+        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(&mut buffer)];
+        while let Ok(length) = tap.receive(&mut parts) {
+            let frame = parts[1][..length - VNET_HEADER].to_vec();
+            let udp = ethernet::Packet::new(&frame)
+                .and_then(|packet| ipv4::Packet::new(packet.payload()))
+                .is_ok_and(|ip| ip.protocol() == Protocol::Udp);
+            if udp {
+                return (header, frame);
+            }
+            parts = [IoSliceMut::new(&mut header), IoSliceMut::new(&mut buffer)];
+        }
+    }
+    panic!("no datagram came");
+}
+
+#[test]
+fn the_kernel_leaves_to_the_guest_what_the_guest_takes() {
+    in_namespace(|| async {
+        let links = Links::open().unwrap();
+        let tap = network(&links).await;
+        let socket = std::net::UdpSocket::bind("10.7.0.1:0").unwrap();
+        socket.set_broadcast(true).unwrap();
+        // virtio 1.3, 5.1.6: the header begins with flags, and NEEDS_CSUM is 1.
+        tap.set_offloads(weft_netio::Offloads::NONE).unwrap();
+        let (header, frame) = heard_by_guest(&tap, &socket, 100).await;
+        assert_eq!(header[0] & 1, 0);
+        let (headers, payload) = UdpFrame::parse(&frame).expect("a frame with its checksums");
+        assert_eq!((headers.source_mac, payload), (HOST_MAC, &[7; 100][..]));
+        tap.set_offloads(weft_netio::Offloads::CHECKSUM).unwrap();
+        let left_to_guest = async {
+            // A frame that was on its way before the change may come first.
+            loop {
+                let (header, frame) = heard_by_guest(&tap, &socket, 100).await;
+                if header[0] & 1 != 0 {
+                    return (header, frame);
+                }
+            }
+        };
+        let left = tokio::time::timeout(Duration::from_secs(60), left_to_guest).await;
+        let (header, _) = left.expect("a frame without its checksum comes");
+        let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let udp_starts = (ethernet::HEADER + ipv4::HEADER) as u16;
+        assert_eq!(
+            (field(6), field(8)),
+            (udp_starts, 6),
+            "where the checksum is to be filled in"
+        );
+    });
+}
+
 /// Stores what it hears and sends it back in capitals, to the link address that the first byte names.
 struct Shouter;
 

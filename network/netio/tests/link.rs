@@ -153,6 +153,25 @@ fn a_veth_pair_joins_two_namespaces() {
 }
 
 #[test]
+fn a_named_namespace_stays_until_its_name_is_removed() {
+    in_namespace(|| async {
+        let name = format!("weft-netio-{}", std::process::id());
+        let namespace = Namespace::create_named(&name).unwrap();
+        assert!(Namespace::names().unwrap().contains(&name));
+        let again = Namespace::create_named(&name).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::Busy, "{}", again.sentence());
+        drop(namespace);
+        let links = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let found = Namespace::open_named(&name).unwrap();
+        assert!(found.run(links).unwrap().contains("lo:"));
+        Namespace::remove_named(&name).unwrap();
+        assert!(!Namespace::names().unwrap().contains(&name));
+        let gone = Namespace::remove_named(&name).unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::NotFound, "{}", gone.sentence());
+    });
+}
+
+#[test]
 fn forwarding_is_the_namespaces_own() {
     in_namespace(|| async {
         forwarding::set(false).unwrap();

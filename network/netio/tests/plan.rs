@@ -1,6 +1,6 @@
 //! Plans, from what is wanted and what is there, without a host.
 
-use weft_netio::link::{Address, Link, Owner, Route};
+use weft_netio::link::{Address, LINK_GROUP, Link, Owner, Route};
 use weft_netio::nft::{Blocking, network_rules};
 use weft_netio::plan::{self, Observed, Operation, Plan, Rules};
 use weft_netio::{ErrorKind, InterfaceName, Mode, NetworkName, NetworkSpec, PortSpec};
@@ -25,6 +25,7 @@ fn link(index: u32, name: &str, kind: &str, alias: Option<&str>) -> Link {
         kind: kind.into(),
         mac: Some(MacAddress([2, 0, 0, 0, 0, index as u8])),
         alias: alias.map(Into::into),
+        group: if alias.is_some() { LINK_GROUP } else { 0 },
         bridge: None,
         mtu: 1500,
         up: true,
@@ -120,7 +121,7 @@ fn an_isolated_network_does_not_make_the_host_a_router() {
     let expected = "\
 network lab:
   make bridge weft-lab with address 52:28:52:65:59:fe and MTU 9000, marked weft:lab
-  set the rules of table inet weft_lab (3 rules)
+  set the rules of table inet weft_lab (4 rules)
   give weft-lab the address 10.7.0.1/24
   set weft-lab up
 ";
@@ -158,6 +159,7 @@ fn a_crash_between_making_and_marking_is_mended() {
     let mut host = host();
     let mut half = link(9, "weft-lab", "bridge", None);
     half.mac = Some(spec.mac);
+    half.group = LINK_GROUP;
     half.up = false;
     host.links.push(half);
     let plan = plan::set_up(&spec, &host).unwrap();
@@ -165,6 +167,15 @@ fn a_crash_between_making_and_marking_is_mended() {
         plan.operations[0].to_string(),
         "mark link weft-lab as weft:lab"
     );
+    let expected = "\
+network lab, to be removed:
+  mark link weft-lab as weft:lab
+  delete link weft-lab
+";
+    let gone = plan::tear_down(&name("lab"), &host).unwrap();
+    assert_eq!(gone.to_string(), expected);
+    host.links[2].group = 0;
+    assert!(plan::set_up(&spec, &host).is_err(), "somebody else's");
 }
 
 #[test]
@@ -271,9 +282,9 @@ network one, to be removed:
     only_two.links.retain(|link| link.name != "weft-one");
     let expected = "\
 network two, to be removed:
+  turn IPv4 forwarding off
   delete link weft-two
   delete the rules of table inet weft_two
-  turn IPv4 forwarding off
 ";
     assert_eq!(
         plan::tear_down(&name("two"), &only_two)
@@ -476,13 +487,13 @@ fn the_rules_of_a_nat_network() {
             "within the network",
             "IPv4 alone is forwarded",
             "IPv4 alone is forwarded",
-            "sources of this subnet alone",
             "other networks are apart",
             "answers come back",
             "port forwards come in",
             "nothing else comes in",
         ]
     );
+    assert_eq!(comments("guard"), ["sources of this subnet alone"]);
     assert_eq!(comments("postrouting").len(), 1);
     let forward = rules
         .objects()

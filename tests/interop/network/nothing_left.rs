@@ -82,6 +82,12 @@ fn after_a_network_nothing_is_left() -> Result<()> {
                 .as_str()
                 .is_some_and(|alias| alias.starts_with("weft:lab"))
         );
+        let ipv6 = "/proc/sys/net/ipv6/conf/weft-lab/disable_ipv6";
+        assert_eq!(
+            host.netns.run("cat", [ipv6])?,
+            "1\n",
+            "no guest is the host's router"
+        );
         let addresses = json(&host, "ip", &["-j", "-4", "address", "show", "weft-lab"])?;
         assert_eq!(addresses[0]["addr_info"][0]["local"], "10.91.0.1");
         assert_eq!(addresses[0]["addr_info"][0]["prefixlen"], 24);

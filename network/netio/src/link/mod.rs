@@ -31,6 +31,8 @@ pub struct Link {
     pub mac: Option<MacAddress>,
     /// The text that somebody gave it.
     pub alias: Option<String>,
+    /// The group it is in; [`LINK_GROUP`] if weft made it.
+    pub group: u32,
     /// The bridge of which it is a port.
     pub bridge: Option<u32>,
     /// The largest packet.
@@ -40,6 +42,13 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether it is the bridge of the network with this Ethernet address, made by weft and not marked yet: a crash
+    /// between the two leaves it so. Group and address are given with its making, and nobody else gives them.
+    pub fn is_unmarked_bridge(&self, mac: MacAddress) -> bool {
+        let made_by_weft = self.kind == "bridge" && self.group == LINK_GROUP;
+        made_by_weft && self.alias.is_none() && self.mac == Some(mac)
+    }
+
     /// Who made it, if weft did.
     pub fn owner(&self) -> Option<Owner> {
         self.alias.as_deref().and_then(Owner::parse)

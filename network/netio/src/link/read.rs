@@ -19,6 +19,7 @@ pub(super) fn link(message: &LinkMessage) -> Link {
         kind: String::new(),
         mac: None,
         alias: None,
+        group: 0,
         bridge: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
@@ -31,6 +32,7 @@ pub(super) fn link(message: &LinkMessage) -> Link {
                 link.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(MacAddress);
             }
             LinkAttribute::Controller(index) => link.bridge = Some(*index),
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

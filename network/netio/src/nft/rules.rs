@@ -18,6 +18,7 @@ use crate::network::{Mode, NetworkSpec, PortForward};
 type Expr = Expression<'static>;
 type Stmt = Statement<'static>;
 
+const GUARD: &str = "guard";
 const FORWARD: &str = "forward";
 const PREROUTING: &str = "prerouting";
 const OUTPUT: &str = "output";
@@ -31,7 +32,9 @@ const POSTROUTING: &str = "postrouting";
 /// Only IPv4 is forwarded.
 pub fn network_rules(spec: &NetworkSpec) -> Ruleset {
     let mut table = Builder::new(spec.name.table());
+    table.chain(GUARD, NfChainType::Filter, NfHook::Prerouting, -300);
     table.chain(FORWARD, NfChainType::Filter, NfHook::Forward, 0);
+    table.rule(GUARD, "sources of this subnet alone", foreign_source(spec));
     forward_rules(&mut table, spec);
     if spec.mode == Mode::Nat {
         if !spec.forwards.is_empty() {
@@ -79,11 +82,6 @@ fn forward_rules(table: &mut Builder, spec: &NetworkSpec) {
     }
     rule("IPv4 alone is forwarded", vec![from(), ipv6(), drop()]);
     rule("IPv4 alone is forwarded", vec![to(), ipv6(), drop()]);
-    let foreign = source_in(spec.address.network(), Operator::NEQ);
-    rule(
-        "sources of this subnet alone",
-        vec![from(), foreign, drop()],
-    );
     if spec.mode == Mode::Routed {
         return;
     }
@@ -99,6 +97,17 @@ fn forward_rules(table: &mut Builder, spec: &NetworkSpec) {
         rule("port forwards come in", vec![to(), translated, accept()]);
     }
     rule("nothing else comes in", vec![to(), drop()]);
+}
+
+/// What a guest sends under an address that is none of the subnet, to the host or through it; 0.0.0.0 is a guest that
+/// has none yet.
+fn foreign_source(spec: &NetworkSpec) -> Vec<Stmt> {
+    vec![
+        name(MetaKey::Iifname, spec.bridge.as_str()),
+        source_in(spec.address.network(), Operator::NEQ),
+        compare(field("ip", "saddr"), Operator::NEQ, text("0.0.0.0")),
+        drop(),
+    ]
 }
 
 /// Packets for a forwarded port of one of the host's addresses. The host's own packets to its loopback stay there: an
@@ -161,7 +170,7 @@ impl Builder {
     fn build(self) -> Ruleset {
         let place = |object: &serde_json::Value| {
             let chain = &object["rule"]["chain"];
-            [FORWARD, PREROUTING, OUTPUT, POSTROUTING]
+            [GUARD, FORWARD, PREROUTING, OUTPUT, POSTROUTING]
                 .iter()
                 .position(|name| chain == name)
         };

@@ -2,7 +2,7 @@
 
 use super::{OnFailure, Operation, Plan};
 use crate::link::Links;
-use crate::{Error, Result, Tap, TapOptions, forwarding, nft};
+use crate::{Error, Result, Tap, TapOptions, forwarding, ipv6, nft};
 
 impl Plan {
     /// Does the steps in order, in the namespace in which `links` was opened, which must be that of the calling
@@ -63,7 +63,10 @@ async fn perform(operation: &Operation, links: &Links) -> Result<()> {
             mac,
             mtu,
             owner,
-        } => links.create_bridge(name, *mac, *mtu, owner).await,
+        } => {
+            links.create_bridge(name, *mac, *mtu, owner).await?;
+            ipv6::disable(name)
+        }
         Operation::CreateTap {
             name,
             user,
@@ -81,6 +84,7 @@ async fn perform(operation: &Operation, links: &Links) -> Result<()> {
             }
             // The mark comes before persistence, so that a crash in between leaves nothing.
             links.set_owner(name, owner).await?;
+            ipv6::disable(name)?;
             tap.set_persistent(true)
         }
         Operation::Mark { name, to, .. } => links.set_owner(name, to).await,

@@ -1,7 +1,5 @@
 //! From what a network is to be and what is there: what to do.
 
-use weft_wire::MacAddress;
-
 use super::{Observed, OnFailure, Operation, Plan, collision};
 use crate::link::{Link, Owner};
 use crate::network::{Mode, NetworkSpec};
@@ -98,8 +96,7 @@ fn find_bridge<'a>(spec: &NetworkSpec, observed: &'a Observed) -> Result<Option<
     };
     match link.owner() {
         Some(owner) if owner.same(&own) => Ok(Some(link)),
-        // A crash between making the bridge and marking it leaves one that nobody else would have made.
-        None if half_made(link, spec.mac) => Ok(Some(link)),
+        None if link.is_unmarked_bridge(spec.mac) => Ok(Some(link)),
         Some(owner) => Err(Error::new(
             ErrorKind::Foreign,
             format!(
@@ -115,10 +112,6 @@ fn find_bridge<'a>(spec: &NetworkSpec, observed: &'a Observed) -> Result<Option<
             ),
         )),
     }
-}
-
-fn half_made(link: &Link, mac: MacAddress) -> bool {
-    link.kind == "bridge" && link.alias.is_none() && link.mac == Some(mac) && !link.up
 }
 
 /// Brings a bridge that is there to what it is to be.

@@ -7,16 +7,31 @@ use crate::{InterfaceName, NetworkName, Result};
 /// What takes away all that weft made for the network of this name, whatever part of it is there. Links of others that
 /// were joined to its bridge stay. Empty if there is nothing.
 pub fn tear_down(name: &NetworkName, observed: &Observed) -> Result<Plan> {
+    let mut operations = Vec::new();
+    // First, for the bridge's mark is what remembers how forwarding was found.
+    if observed.forwarding && last_that_remembers(name, observed) {
+        operations.push(Operation::SetForwarding { on: false });
+    }
+    // Ports before their bridge, and both before the rules.
     let mine = |link: &&Link| {
         let owner = link.owner();
         owner.is_some_and(|owner| owner.network == name.as_str())
     };
-    // Ports first: while they go, the bridge still has its rules.
     let mut links: Vec<&Link> = observed.links.iter().filter(mine).collect();
     links.sort_by_key(|link| link.owner().is_none_or(|owner| owner.port.is_none()));
-    let mut operations = Vec::new();
     for link in &links {
         operations.push(delete(link)?);
+    }
+    let unmarked = |link: &&Link| link.is_unmarked_bridge(name.bridge_mac());
+    if let Some(link) = observed.links.iter().find(unmarked) {
+        let owner = Owner::bridge(name.as_str());
+        let link = InterfaceName::new(link.name.clone())?;
+        operations.push(Operation::Mark {
+            name: link.clone(),
+            from: None,
+            to: owner.clone(),
+        });
+        operations.push(Operation::DeleteLink { name: link, owner });
     }
     let table = name.table();
     let mut warnings = Vec::new();
@@ -28,9 +43,6 @@ pub fn tear_down(name: &NetworkName, observed: &Observed) -> Result<Plan> {
         Rules::NoProgram => warnings.push(format!(
             "the program nft is not installed; if there is a table inet {table}, it stays"
         )),
-    }
-    if observed.forwarding && last_that_remembers(name, observed) {
-        operations.push(Operation::SetForwarding { on: false });
     }
     Ok(Plan {
         title: format!("network {name}, to be removed"),
