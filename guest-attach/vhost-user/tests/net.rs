@@ -143,7 +143,13 @@ impl World {
     /// The next frame on the network, without its header.
     fn heard(&self) -> Vec<u8> {
         let mut bytes = vec![0; 70_000];
-        let len = self.network.recv(&mut bytes).unwrap();
+        // The end of this thread's own ring may interrupt a call.
+        let len = loop {
+            match self.network.recv(&mut bytes) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                received => break received.unwrap(),
+            }
+        };
         bytes[HEADER..len].to_vec()
     }
 
