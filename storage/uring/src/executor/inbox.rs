@@ -74,6 +74,10 @@ impl Inbox {
         self.ring();
     }
 
+    pub(crate) fn root_is_woken(&self) -> bool {
+        self.root_woken.load(Ordering::Acquire)
+    }
+
     pub(crate) fn take_root(&self) -> bool {
         self.root_woken.load(Ordering::Relaxed) && self.root_woken.swap(false, Ordering::SeqCst)
     }

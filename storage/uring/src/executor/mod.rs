@@ -95,21 +95,30 @@ impl Core {
             // Also on a busy turn: a hot poller has its peer's notifications off.
             poll_hook::look(&self.pollers, Glance::Hot);
         }
-        if self.tasks.any_ready() {
+        if self.anyone_ready() {
             return self.reactor.submit();
         }
-        if self.spin()? {
+        let spun = self.spin()?;
+        if self.anyone_ready() {
             return Ok(());
         }
         let timeout = self.timers.borrow().until_next(Instant::now);
         if !self.inbox.fall_asleep() {
             return self.reactor.submit();
         }
+        let asleep = spun.then(Instant::now);
         let waited = self.reactor.wait(timeout);
         self.inbox.awake();
         waited?;
+        if let Some(asleep) = asleep {
+            self.pollers.borrow_mut().slept(asleep.elapsed());
+        }
         self.gather();
         Ok(())
+    }
+
+    fn anyone_ready(&self) -> bool {
+        self.tasks.any_ready() || self.inbox.root_is_woken()
     }
 
     /// Takes what came in without a wait: completions, other threads' wakes and visits, due timers.
@@ -123,32 +132,24 @@ impl Core {
         }
     }
 
-    /// Lets hot pollers look for work for a bounded time. True if something became ready.
+    /// Lets hot pollers look for work for a bounded time. True if the time was up and they were parked.
     fn spin(&self) -> io::Result<bool> {
         if !self.pollers.borrow().any_hot() {
             return Ok(false);
         }
         let started = Instant::now();
         let window = self.pollers.borrow().window();
-        loop {
-            self.gather();
-            if self.tasks.any_ready() {
-                self.pollers.borrow_mut().paid();
-                return Ok(true);
-            }
-            if !self.pollers.borrow().any_hot() {
-                return Ok(false);
-            }
-            if started.elapsed() >= window {
-                break;
-            }
+        while started.elapsed() < window {
             self.reactor.submit()?;
             std::hint::spin_loop();
             poll_hook::look(&self.pollers, Glance::Hot);
+            self.gather();
+            if self.anyone_ready() || !self.pollers.borrow().any_hot() {
+                return Ok(false);
+            }
         }
-        self.pollers.borrow_mut().in_vain();
         poll_hook::look(&self.pollers, Glance::Park);
-        Ok(self.tasks.any_ready())
+        Ok(true)
     }
 
     fn spawn_boxed(&self, future: LocalBoxFuture<'static, ()>) -> tasks::TaskId {

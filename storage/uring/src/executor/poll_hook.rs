@@ -2,7 +2,8 @@
 //!
 //! A notification that crosses threads costs tens of microseconds, nearly all of it in waking up. A queue that shares
 //! memory with its peer (a virtqueue) can instead be looked at. While a poller is hot the executor does not sleep
-//! but calls it again and again, for a window that grows when looking pays and shrinks when it does not.
+//! but calls it again and again, for a window that grows when the sleep after it was short (looking a little longer would
+//! have saved the wake-up) and shrinks when it was long.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -16,8 +17,11 @@ use super::Core;
 /// saves time; short enough that an idle guest costs nothing that can be measured.
 pub const SPIN_LIMIT: Duration = Duration::from_micros(50);
 
-/// The shortest window: what is left of it when looking did not pay for a while, so that a change is noticed.
+/// The shortest window: what is left of it when sleeps are long. It catches a peer that answers at once.
 const SPIN_FLOOR: Duration = Duration::from_micros(2);
+
+/// How much longer or shorter the window gets at a time.
+const SPIN_STEP: u32 = 4;
 
 /// Why a poller is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +77,9 @@ impl Pollers {
         self.window
     }
 
-    /// Looking found work: look longer next time.
-    pub(super) fn paid(&mut self) {
-        self.window = (self.window * 2).min(SPIN_LIMIT);
-    }
-
-    /// Looking found nothing for the whole window: look for a shorter time.
-    pub(super) fn in_vain(&mut self) {
-        self.window = (self.window / 2).max(SPIN_FLOOR);
+    /// Tells how long the sleep was that followed a window in vain.
+    pub(super) fn slept(&mut self, time: Duration) {
+        self.window = next_window(self.window, time);
     }
 
     fn set_hot(&mut self, key: usize, hot: bool) {
@@ -93,6 +92,15 @@ impl Pollers {
             _ => {}
         }
     }
+}
+
+fn next_window(window: Duration, slept: Duration) -> Duration {
+    let next = if slept < SPIN_LIMIT {
+        window * SPIN_STEP
+    } else {
+        window / SPIN_STEP
+    };
+    next.clamp(SPIN_FLOOR, SPIN_LIMIT)
 }
 
 /// Calls every hot poller once. A poller may register, heat and drop pollers, itself included.
@@ -183,5 +191,24 @@ impl Drop for Poller {
 impl std::fmt::Debug for Poller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Poller").field("key", &self.key).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_follows_the_sleeps() {
+        let (short, long) = (Duration::from_micros(30), Duration::from_millis(30));
+        let mut window = SPIN_LIMIT;
+        for _ in 0..5 {
+            window = next_window(window, long);
+        }
+        assert_eq!(window, SPIN_FLOOR);
+        for _ in 0..5 {
+            window = next_window(window, short);
+        }
+        assert_eq!(window, SPIN_LIMIT);
     }
 }
