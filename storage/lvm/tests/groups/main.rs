@@ -1,4 +1,5 @@
 //! Volume groups on simulated disks.
 
 mod operations;
+mod power;
 mod rig;
