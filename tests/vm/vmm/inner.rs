@@ -7,7 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use weft_tests::guest::{self, GuestRun, Initramfs, LinuxGuest};
 use weft_tests::temp_dir;
-use weft_vmm::{Config, Console, Disk, Report};
+use weft_vmm::{Config, Console, Disk, Nic, Report};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vmm-process");
 
@@ -85,6 +85,17 @@ impl Inner {
             queues: 0,
         });
         self.module("virtio_pci").module("virtio_blk")
+    }
+
+    /// Adds a NIC with this address, whose back end is behind the socket.
+    pub(crate) fn nic(mut self, socket: &str, mac: [u8; 6]) -> Self {
+        let name = format!("nic{}", self.config.nics.len());
+        self.config.nics.push(Nic {
+            name,
+            socket: socket.into(),
+            mac: Some(mac),
+        });
+        self.module("virtio_pci").module("virtio_net")
     }
 
     /// Loads a module before the task.

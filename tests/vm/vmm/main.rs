@@ -198,6 +198,69 @@ fn a_machine_is_controlled_from_outside() {
 }
 
 #[test]
+fn our_back_ends_serve_a_growing_disk_and_a_nic_over_a_reboot() {
+    require!("qemu-system-x86_64", "ip", "busybox");
+    let mut outer = Outer::new("vmm-ours");
+    outer.script(
+        "modprobe tun
+         truncate -s 16M /weft/disk
+         $vmm disk /weft/disk.socket /weft/disk & disk=$!
+         $vmm nic /weft/nic.socket tap0 & nic=$!
+         n=0; until ip link show tap0 >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 100 ]; sleep 0.1; done
+         ip address add 10.77.0.1/24 dev tap0; ip link set tap0 up
+         mkdir /weft/web; dd if=/dev/urandom of=/weft/web/page bs=1M count=4 status=none
+         busybox httpd -f -p 10.77.0.1:80 -h /weft/web & web=$!
+         echo page=$(md5sum </weft/web/page)",
+    );
+    let task = "ip address add 10.77.0.2/24 dev eth0; ip link set eth0 up
+                echo address=$(cat /sys/class/net/eth0/address) size=$(cat /sys/block/vda/size)
+                ping -c 2 -W 20 10.77.0.1 | grep transmitted
+                echo page=$(wget -q -O - http://10.77.0.1/page | md5sum)
+                if [ $(cat /sys/block/vda/size) = 32768 ]; then
+                    echo inner-ready
+                    until [ $(cat /sys/block/vda/size) = 65536 ]; do sleep 0.1; done
+                    echo inner-grown
+                    reboot -f
+                fi\n";
+    let machine = Inner::new("ours", Kernel::BzImage)
+        .cpus(2)
+        .disk("/weft/disk.socket");
+    outer.start(
+        machine
+            .nic("/weft/nic.socket", [0x52, 0x54, 0, 1, 2, 3])
+            .task(task),
+    );
+    outer.script(
+        "wait_for /weft/share/ours.log inner-ready
+         truncate -s 32M /weft/disk
+         wait $ours; kill $disk $nic $web",
+    );
+    let verdict = outer.run();
+    let console = verdict.console("ours");
+    assert!(console.contains("inner-grown"), "{console}");
+    for size in [32768, 65536] {
+        assert!(
+            console.contains(&format!("address=52:54:00:01:02:03 size={size}\n")),
+            "{console}"
+        );
+    }
+    assert_eq!(console.matches(" 0% packet loss").count(), 2, "{console}");
+    let page = verdict
+        .output()
+        .lines()
+        .find(|line| line.starts_with("page="))
+        .expect("a page");
+    assert_eq!(
+        console.matches(page).count(),
+        2,
+        "{console}\n{}",
+        verdict.output()
+    );
+    let report = verdict.report("ours");
+    assert_eq!((report.ending, report.boots), (Ending::PoweredOff, 2));
+}
+
+#[test]
 fn a_back_end_is_killed_under_load_and_no_write_is_lost() {
     require!("qemu-system-x86_64");
     let mut outer = Outer::new("vmm-kill");

@@ -1,6 +1,6 @@
 //! One VM of the in-tree VMM: `vmm-process run CONFIG.json`; the report goes to standard output, messages to standard
 //! error. `vmm-process status|shutdown|pause|resume|kill|wait SOCKET` speaks to its control socket, `vmm-process type
-//! SOCKET LINE` to its console, and `vmm-process disk SOCKET FILE` is a back end of ours for one of its disks.
+//! SOCKET LINE` to its console, and `vmm-process disk SOCKET FILE` and `vmm-process nic SOCKET TAP` are back ends of ours for its devices.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use weft_uring::{FileDevice, OpenOptions, block_on};
-use weft_vhost_user::{BlkBackend, BlkServe};
+use weft_netio::{InterfaceName, Offloads as TapOffloads, Tap, TapOptions};
+use weft_uring::{FileDevice, OpenOptions, block_on, sleep};
+use weft_vhost_user::{BlkBackend, BlkServe, FrameFile, NetBackend, NetOptions, Offloads, Setting};
 use weft_vmm::control::Client;
 use weft_vmm::{Config, Ending};
 
@@ -38,6 +39,7 @@ fn start() -> Result<ExitCode> {
         "run" => return run(path),
         "type" => return type_in(path, &arguments.next().context(usage)?),
         "disk" => return serve_disk(path, &arguments.next().context(usage)?),
+        "nic" => return serve_nic(path, &arguments.next().context(usage)?),
         _ => {}
     }
     let mut client = Client::connect(path)?;
@@ -69,17 +71,43 @@ fn type_in(path: &Path, line: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves a file until it is killed.
+/// Serves a file until it is killed, and tells the guest when it has grown.
 fn serve_disk(socket: &Path, file: &str) -> Result<ExitCode> {
     let device = Arc::new(FileDevice::open(file, &OpenOptions::default())?);
     let mut options = BlkServe::default();
     options.model.queues = 2;
-    let served = block_on(async {
-        let served = BlkBackend::serve_here(socket, device, options)?;
-        std::future::pending::<()>().await;
-        Ok::<_, weft_vhost_user::Error>(served)
+    block_on(async {
+        let served = BlkBackend::serve_here(socket, device.clone(), options)?;
+        loop {
+            sleep(Duration::from_millis(100)).await;
+            device.refresh()?;
+            served.refresh().await;
+        }
+    })
+}
+
+/// Makes a TAP device and serves it until it is killed.
+fn serve_nic(socket: &Path, name: &str) -> Result<ExitCode> {
+    let tap = Tap::open(&InterfaceName::new(name)?, &TapOptions::default())?;
+    let port = FrameFile::new(tap, |tap: &Tap, setting| {
+        let done = match setting {
+            Setting::Setup(setup) => tap
+                .set_offloads(TapOffloads::of_virtio_net(setup.features))
+                .map(drop),
+            Setting::Enabled(enabled) => tap.set_queue_enabled(enabled),
+        };
+        done.map_err(std::io::Error::other)
     });
-    served.map(|_| ExitCode::SUCCESS).map_err(Into::into)
+    let options = NetOptions {
+        mac: [0x52, 0x54, 0, 0, 0, 0x99],
+        mtu: None,
+        pairs: 1,
+        offloads: Offloads::TCP,
+    };
+    block_on(async {
+        let _served = NetBackend::serve_here(socket, options, vec![Box::new(port)])?;
+        std::future::pending().await
+    })
 }
 
 fn run(path: &Path) -> Result<ExitCode> {
