@@ -162,8 +162,11 @@ impl Operator for Hand {
         if order == Order::Kill {
             self.0.killed.store(true, Ordering::SeqCst);
         }
-        // While a reboot is under way there is no machine: only `kill` is remembered until there is one again.
         let Some(machine) = self.0.machine() else {
+            // Back ends are awaited or a reboot is under way. Only `kill` counts then: it ends the waiting.
+            if order == Order::Kill {
+                self.0.attachments.iter().for_each(|device| device.end());
+            }
             return;
         };
         match order {
@@ -260,7 +263,12 @@ impl<'a> Process<'a> {
     /// Runs machines until one ends for good.
     fn run(&mut self) -> Result<Report> {
         loop {
-            let stop = match self.run_machine() {
+            let result = if self.shared.is_killed() {
+                Ok(Stop::Killed)
+            } else {
+                self.run_machine()
+            };
+            let stop = match result {
                 Ok(stop) => stop,
                 Err(error) if self.shared.timeline.boots() == 1 => return Err(error),
                 Err(error) => Stop::Failed(error),

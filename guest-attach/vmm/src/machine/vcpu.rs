@@ -32,11 +32,24 @@ struct State {
     inside: usize,
 }
 
+/// What the gate says to a CPU.
+#[derive(Debug, PartialEq, Eq)]
+enum Pass {
+    /// Into the guest.
+    Enter,
+    /// Into the guest, after a pause.
+    EnterAgain,
+    /// Home.
+    End,
+}
+
 impl Gate {
-    /// Goes on when the mode allows; whether to run at all comes back.
-    fn pass(&self) -> bool {
+    /// Waits while the CPUs are paused.
+    fn pass(&self) -> Pass {
         let mut state = lock(&self.state);
-        while state.mode == Mode::Pause {
+        let mut pass = Pass::Enter;
+        if state.mode == Mode::Pause {
+            pass = Pass::EnterAgain;
             state.inside -= 1;
             self.changed.notify_all();
             while state.mode == Mode::Pause {
@@ -47,12 +60,29 @@ impl Gate {
             }
             state.inside += 1;
         }
-        state.mode == Mode::Run
+        if state.mode == Mode::End {
+            Pass::End
+        } else {
+            pass
+        }
     }
+}
 
-    fn leave(&self) {
-        lock(&self.state).inside -= 1;
-        self.changed.notify_all();
+/// A CPU's thread as the gate counts it: gone when this is dropped, whatever ends the thread.
+struct Inside<'a> {
+    gate: &'a Gate,
+    stop: &'a StopCell,
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = "a CPU's thread has failed; the VM has stopped";
+            self.stop
+                .set(Stop::Failed(Error::new(ErrorKind::Kvm, text)));
+        }
+        lock(&self.gate.state).inside -= 1;
+        self.gate.changed.notify_all();
     }
 }
 
@@ -100,13 +130,12 @@ impl Cpus {
             let thread = Builder::new()
                 .name(format!("cpu-{index}"))
                 .spawn(move || {
-                    if let Err(stop) = prepare()
-                        .map_err(Stop::Failed)
-                        .and_then(|()| run(vcpu, index, &gate, &board))
-                    {
-                        board.stop.set(stop);
+                    let stop = &board.stop;
+                    let _inside = Inside { gate: &gate, stop };
+                    let ready = prepare().map_err(Stop::Failed);
+                    if let Err(end) = ready.and_then(|()| run(vcpu, index, &gate, &board)) {
+                        stop.set(end);
                     }
-                    gate.leave();
                 })
                 .context(ErrorKind::Kvm, format!("no thread for CPU {index}"))?;
             threads.push(thread);
@@ -156,7 +185,13 @@ impl Cpus {
 
 /// Runs CPU `index` until the gate says no, or the machine stops.
 fn run(mut vcpu: VcpuFd, index: usize, gate: &Gate, board: &Board) -> Result<(), Stop> {
-    while gate.pass() {
+    loop {
+        match gate.pass() {
+            Pass::End => return Ok(()),
+            // Tells the guest's watchdogs that its time stood still. KVM refuses where the guest has no such clock.
+            Pass::EnterAgain => drop(vcpu.kvmclock_ctrl()),
+            Pass::Enter => {}
+        }
         match vcpu.run() {
             Ok(exit) => match handle(exit, board) {
                 Next::Run => {}
@@ -171,7 +206,6 @@ fn run(mut vcpu: VcpuFd, index: usize, gate: &Gate, board: &Board) -> Result<(),
             }
         }
     }
-    Ok(())
 }
 
 enum Next {

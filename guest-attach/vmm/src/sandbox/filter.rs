@@ -105,6 +105,7 @@ const KVM_IOCTLS: u64 = 0xae00;
 const KVM_IOCTL_MASK: u64 = 0xff00;
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
+const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 const KVM_IRQ_LINE: u64 = 0x4008_ae61;
 const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
 const KVM_IRQFD: u64 = 0x4020_ae76;
@@ -131,6 +132,7 @@ impl ThreadKind {
             Self::Cpu => &[
                 (EXACT, KVM_RUN),
                 (EXACT, KVM_GET_REGS),
+                (EXACT, KVM_KVMCLOCK_CTRL),
                 (EXACT, KVM_IRQ_LINE),
                 (EXACT, KVM_SET_GSI_ROUTING),
                 (EXACT, KVM_IRQFD),

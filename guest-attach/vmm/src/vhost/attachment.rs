@@ -114,21 +114,22 @@ impl Attachment {
         })
     }
 
-    /// Waits until the back end has answered for the first time.
+    /// Waits until the back end has answered for the first time, or [`Attachment::end`] is called.
     pub(crate) fn wait_ready(&self, limit: Duration) -> Result<()> {
-        self.wait(limit, |shared| shared.ready).map_err(|shared| {
-            let problem = shared.unwrap_or_else(|| "it does not answer".into());
-            Error::new(
-                ErrorKind::Backend,
-                format!(
-                    "{} {} has no back end at {} after {} s ({problem}); start it first",
-                    self.kind.name(),
-                    self.name,
-                    self.socket.display(),
-                    limit.as_secs()
-                ),
-            )
-        })
+        self.wait(limit, |shared| shared.ready || shared.ending)
+            .map_err(|shared| {
+                let problem = shared.unwrap_or_else(|| "it does not answer".into());
+                Error::new(
+                    ErrorKind::Backend,
+                    format!(
+                        "{} {} has no back end at {} after {} s ({problem}); start it first",
+                        self.kind.name(),
+                        self.name,
+                        self.socket.display(),
+                        limit.as_secs()
+                    ),
+                )
+            })
     }
 
     /// Waits until the last wish was done; whether it was comes back.
@@ -163,6 +164,7 @@ impl Attachment {
     pub(crate) fn end(&self) {
         self.reset();
         lock(&self.shared).ending = true;
+        self.changed.notify_all();
         self.wake();
     }
 

@@ -285,6 +285,15 @@ fn nobody_there_is_one_sentence() {
 }
 
 #[test]
+fn an_end_ends_the_waiting_for_a_back_end() {
+    let front = Front::new(Kind::Disk, 1);
+    let waiting = front.attachment.clone();
+    let waiter = std::thread::spawn(move || waiting.wait_ready(Duration::from_secs(3600)));
+    front.end();
+    waiter.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_disk_without_a_configuration_is_refused() {
     let front = Front::new(Kind::Disk, 1);
     let protocol = VhostUserProtocolFeatures2(Protocol::REPLY_ACK);
