@@ -1,0 +1,179 @@
+//! A page-cached raw file over NBD on a Unix socket, one connection, by fio's nbd engine: CPU time of the server for each
+//! operation, and throughput, against nbdkit, qemu-storage-daemon and qemu-nbd.
+//!
+//! `WEFT_BENCH_FOLDER` says where the file lies (by default the system's folder for temporary files),
+//! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds).
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use weft_export::nbd::server::{Export, Server};
+use weft_tests::bench::{Contest, CpuClock, Measure, Sample};
+use weft_tests::{Process, missing_programs, run};
+use weft_uring::{Address, FileDevice, OpenOptions, Shard, block_on};
+
+/// Bytes of the file: more than the processor's caches, little enough to stay in the page cache.
+const SIZE: usize = 512 << 20;
+
+/// A server: its name in the table, its program (`SELF` is this one) and its arguments, in which `FILE` and `SOCKET` stand
+/// for those.
+const CONTESTANTS: [(&str, &str, &str); 4] = [
+    ("weft", "SELF", "serve FILE SOCKET"),
+    ("nbdkit", "nbdkit", "-f -U SOCKET file FILE"),
+    (
+        "qemu-storage-daemon",
+        "qemu-storage-daemon",
+        "--nbd-server addr.type=unix,addr.path=SOCKET \
+         --blockdev driver=file,node-name=disk,filename=FILE,aio=io_uring \
+         --export type=nbd,id=export,node-name=disk,name=,writable=on",
+    ),
+    ("qemu-nbd", "qemu-nbd", "-t -e 8 -f raw -k SOCKET FILE"),
+];
+
+/// Pattern, block size and depth.
+const CASES: [(&str, &str, u32); 8] = [
+    ("randread", "4k", 1),
+    ("randread", "4k", 32),
+    ("randwrite", "4k", 1),
+    ("randwrite", "4k", 32),
+    ("randread", "128k", 8),
+    ("randwrite", "128k", 8),
+    ("randread", "1m", 4),
+    ("randwrite", "1m", 4),
+];
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, file, socket] = &arguments[..]
+        && word == "serve"
+    {
+        return serve(file, socket);
+    }
+    let missing = missing_programs(&["fio"]);
+    ensure!(
+        missing.is_empty(),
+        "fio is not installed (scripts/install-deps bench)"
+    );
+    let folder = match std::env::var_os("WEFT_BENCH_FOLDER") {
+        Some(folder) => tempfile::tempdir_in(folder)?,
+        None => weft_tests::temp_dir(),
+    };
+    let file = folder.path().join("disk.img");
+    std::fs::write(&file, weft_tests::data::bytes(1, SIZE))?;
+    println!(
+        "NBD, raw file of {} MiB in the page cache ({}), Unix socket, one connection\n",
+        SIZE >> 20,
+        folder.path().display()
+    );
+    for (pattern, block, depth) in CASES {
+        let title = format!("{pattern} {block}, depth {depth}");
+        let measures = [Measure::CpuPerOperation, Measure::KiloOperationsPerSecond];
+        let mut contest = Contest::new(&title, &measures);
+        for (name, program, arguments) in CONTESTANTS {
+            if program != "SELF" && !missing_programs(&[program]).is_empty() {
+                contest.note_missing(name);
+                continue;
+            }
+            let (folder, file) = (folder.path(), &file);
+            contest.add(name, move || {
+                let server = start(program, arguments, folder, file)?;
+                load(&server, pattern, block, depth)
+            });
+        }
+        println!("{}", contest.run()?);
+    }
+    Ok(())
+}
+
+/// Our contestant: what `weft export add` does, in a process of its own.
+fn serve(file: &str, socket: &str) -> Result<()> {
+    let device = FileDevice::open(file, &OpenOptions::default())?;
+    let shard = Shard::start("nbd")?;
+    let address = Address::Unix(socket.into());
+    let server = block_on(Server::start(&shard.handle(), &[address]))?;
+    block_on(server.add("", Export::new(Arc::new(device))))?;
+    loop {
+        std::thread::park();
+    }
+}
+
+struct Running {
+    process: Process,
+    socket: PathBuf,
+}
+
+fn start(program: &str, arguments: &str, folder: &Path, file: &Path) -> Result<Running> {
+    let socket = folder.join("socket");
+    // A server that was killed leaves its socket behind.
+    if socket.exists() {
+        std::fs::remove_file(&socket)?;
+    }
+    let text = |path: &Path| path.to_str().map(str::to_string);
+    let (file, place) = (text(file), text(&socket));
+    let (file, place) = file.zip(place).context("the path is text")?;
+    let mut command = if program == "SELF" {
+        Process::command(std::env::current_exe()?)
+    } else {
+        Process::command(program)
+    };
+    let words = arguments.split_whitespace();
+    command
+        .args(words.map(|word| word.replace("FILE", &file).replace("SOCKET", &place)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut process = Process::spawn(command)?;
+    for _ in 0..500 {
+        if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+            return Ok(Running { process, socket });
+        }
+        ensure!(process.is_running(), "{program} does not run");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("{program} does not answer");
+}
+
+fn load(server: &Running, pattern: &str, block: &str, depth: u32) -> Result<Sample> {
+    let seconds = std::env::var("WEFT_BENCH_SECONDS").unwrap_or_else(|_| "2".into());
+    let clock = CpuClock::of(server.process.pid())?;
+    let printed = run(
+        "fio",
+        [
+            "--name=bench",
+            "--ioengine=nbd",
+            &format!("--uri=nbd+unix:///?socket={}", server.socket.display()),
+            "--time_based",
+            &format!("--runtime={seconds}"),
+            &format!("--size={SIZE}"),
+            &format!("--rw={pattern}"),
+            &format!("--bs={block}"),
+            &format!("--iodepth={depth}"),
+            "--output-format=json",
+        ],
+    )?;
+    let cpu = clock.used()?;
+    // fio prints notes before its document.
+    let document = printed
+        .find('{')
+        .and_then(|start| printed.get(start..))
+        .context("fio prints JSON")?;
+    let told: serde_json::Value = serde_json::from_str(document)?;
+    let side = if pattern.ends_with("read") {
+        "read"
+    } else {
+        "write"
+    };
+    let figures = &told["jobs"][0][side];
+    let number = |name: &str| {
+        let figure = figures[name].as_u64();
+        figure.with_context(|| format!("fio tells {name}"))
+    };
+    Ok(Sample {
+        operations: number("total_ios")?,
+        bytes: number("io_bytes")?,
+        elapsed: Duration::from_millis(number("runtime")?),
+        cpu,
+    })
+}
