@@ -22,11 +22,13 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(60);
 pub(super) struct Lobby {
     waiting: RefCell<VecDeque<(u64, oneshot::Sender<()>)>>,
     next: Cell<u64>,
+    closed: Cell<bool>,
 }
 
 impl Lobby {
-    /// Throws everybody out.
-    pub(super) fn clear(&self) {
+    /// Throws everybody out, and turns away who is still on the way in from the door.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
         self.waiting.take();
     }
 
@@ -37,6 +39,9 @@ impl Lobby {
         stream: &Stream,
         catalogue: &dyn Catalogue,
     ) -> Option<(Agreed, Vec<u8>)> {
+        if self.closed.get() {
+            return None;
+        }
         let number = self.next.replace(self.next.get() + 1);
         let (room, thrown_out) = oneshot::channel();
         let oldest = {

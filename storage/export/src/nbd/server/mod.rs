@@ -183,7 +183,7 @@ async fn obey(house: Rc<House>, doors: Vec<Task<()>>, mut orders: mpsc::Receiver
         }
     }
     doors.into_iter().for_each(Task::cancel);
-    house.lobby.clear();
+    house.lobby.close();
     for vacated in house.exports.remove_all() {
         let _ = vacated.await;
     }
