@@ -22,6 +22,10 @@ const LVM_CONFIGURATION: &str = "devices { obtain_device_list_from_udev = 0 use_
 /// What the guest needs before it has its root.
 const BOOT_MODULES: &[&str] = &["virtio_pci", "9p", "9pnet_virtio", "overlay", "virtio_blk"];
 
+/// `no_timer_check`: on a busy host the emulated timer can be late enough for the kernel to think that it has none.
+const COMMAND_LINE: &str =
+    "console=ttyS0 reboot=t panic=-1 quiet mitigations=off net.ifnames=0 no_timer_check";
+
 enum Device {
     Disk { path: PathBuf, read_only: bool },
     VhostUserDisk { socket: PathBuf },
@@ -258,10 +262,7 @@ impl LinuxGuest {
             .arg("-initrd")
             .arg(folder.join("initramfs"))
             .arg("-append")
-            .arg(format!(
-                "console=ttyS0 reboot=t panic=-1 quiet mitigations=off net.ifnames=0{}",
-                self.command_line
-            ))
+            .arg(format!("{COMMAND_LINE}{}", self.command_line))
             .arg("-serial")
             .arg(option("file:", &folder.join("console"), ""))
             .arg("-virtfs")
