@@ -13,6 +13,9 @@ use crate::format::{
 use crate::model::{VolumeGroup, parse_metadata};
 use crate::text::MAX_TEXT;
 
+/// Areas of a physical volume; LVM2 makes two at most.
+const MAX_AREAS: usize = 4;
+
 /// A disk with a label.
 pub(super) struct Member {
     pub(super) disk: Disk,
@@ -81,6 +84,15 @@ impl Member {
 }
 
 impl MetadataArea {
+    fn unusable(place: Area, problem: &str) -> Self {
+        Self {
+            place,
+            header: HeaderState::Unusable,
+            copy: None,
+            problem: Some(problem.to_owned()),
+        }
+    }
+
     /// Whether commits write it.
     pub(super) fn is_active(&self) -> bool {
         match &self.header {
@@ -127,9 +139,13 @@ pub(super) async fn examine(
         rest.chunks(512)
             .any(|sector| sector.starts_with(b"LABELONE"))
     });
-    let mut areas = Vec::new();
-    for &place in &label.metadata_areas {
-        areas.push(read_area(&bytes, place, known).await);
+    let mut areas: Vec<MetadataArea> = Vec::new();
+    for &place in label.metadata_areas.iter().take(MAX_AREAS) {
+        let overlaps = areas.iter().any(|area| meets(area.place, place));
+        areas.push(match overlaps || place.offset < LABEL_SCAN_BYTES as u64 {
+            true => MetadataArea::unusable(place, "it overlaps another area or the label"),
+            false => read_area(&bytes, place, known).await,
+        });
     }
     Ok(Some(Member {
         disk: disk.clone(),
@@ -138,6 +154,12 @@ pub(super) async fn examine(
         label,
         areas,
     }))
+}
+
+/// Whether two runs of bytes share some.
+pub(super) fn meets(one: Area, other: Area) -> bool {
+    let end = |area: Area| area.offset.saturating_add(area.size);
+    one.offset < end(other) && other.offset < end(one)
 }
 
 /// The first sectors; one that cannot be read (torn by a power cut) counts as empty.
@@ -158,19 +180,13 @@ async fn read_label_sectors(bytes: &Bytes) -> Result<Vec<u8>> {
 }
 
 async fn read_area(bytes: &Bytes, place: Area, known: &mut Known) -> MetadataArea {
-    let mut area = MetadataArea {
-        place,
-        header: HeaderState::Unusable,
-        copy: None,
-        problem: None,
-    };
     let end = place.offset.checked_add(place.size);
     let inside = end.is_some_and(|end| end <= bytes.size());
     let whole = place.offset.is_multiple_of(512) && place.size.is_multiple_of(512);
     if !inside || !whole || place.size < 2 * HEADER_BYTES {
-        area.problem = Some("the label names a metadata area that cannot be".into());
-        return area;
+        return MetadataArea::unusable(place, "it is not inside the disk");
     }
+    let mut area = MetadataArea::unusable(place, "");
     let header = match bytes.read(place.offset, HEADER_BYTES).await {
         Ok(header) => {
             AreaHeader::parse(&header, place.offset, place.size).map_err(|error| error.to_string())
@@ -180,6 +196,7 @@ async fn read_area(bytes: &Bytes, place: Area, known: &mut Known) -> MetadataAre
     match header {
         Ok(header) => {
             area.header = HeaderState::Known(header);
+            area.problem = None;
             if !header.is_ignored() && !header.committed.is_empty() {
                 match read_copy(bytes, place, &header.committed, known).await {
                     Ok(copy) => area.copy = Some(copy),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use weft_block::{Error, ErrorKind, Result, Spawner};
+use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
 use super::Disk;
-use super::areas::{Copy, Known, Member, examine};
-use crate::format::Id;
+use super::areas::{Copy, Known, Member, examine, meets};
+use crate::format::{Area, Id, LABEL_SCAN_BYTES};
 use crate::model::{PhysicalVolume, VolumeGroup};
 
 /// What was found on a set of disks.
@@ -174,6 +174,31 @@ fn collect(winner: &Copy, members: &mut Vec<Member>) -> Found {
 }
 
 impl Found {
+    /// Metadata that lies where volumes' data does would be overwritten, by us or by them.
+    fn note_overlaps(&mut self) {
+        for member in &self.members {
+            let pvs = self.model.physical_volumes.iter();
+            for pv in pvs.filter(|pv| pv.id == member.label.id) {
+                let extents = Area {
+                    offset: pv.extent_start * SECTOR,
+                    size: pv.extent_count * self.model.extent_bytes(),
+                };
+                let label = Area {
+                    offset: 0,
+                    size: LABEL_SCAN_BYTES as u64,
+                };
+                let mut areas = member.areas.iter().map(|area| area.place).chain([label]);
+                if areas.any(|area| meets(area, extents)) {
+                    let (disk, name) = (&member.disk.name, &self.model.name);
+                    self.conflict = Some(format!(
+                        "the extents of {disk} in volume group {name} overlap its metadata"
+                    ));
+                }
+            }
+        }
+        self.problems.extend(self.conflict.clone());
+    }
+
     fn note_problems(&mut self, winner: &Copy) {
         let (name, seqno) = (&self.model.name, self.model.seqno);
         let mut problems = Vec::new();
@@ -190,7 +215,6 @@ impl Found {
                     let conflict = format!(
                         "{disk} and another disk hold different metadata of volume group {name} with the same version {seqno}: leave one of them out"
                     );
-                    problems.push(conflict.clone());
                     self.conflict = Some(conflict);
                 }
             }
@@ -214,6 +238,7 @@ impl Found {
             });
         }
         self.problems = problems;
+        self.note_overlaps();
     }
 }
 

@@ -3,6 +3,8 @@
 mod check;
 mod name;
 mod read;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod write;
 

@@ -1,6 +1,8 @@
 //! A logical volume as a block device.
 
 mod map;
+#[cfg(test)]
+mod power;
 mod queue;
 #[cfg(test)]
 mod tests;

@@ -14,12 +14,13 @@ use crate::plan::{NewGroup, add_physical_volume, new_group};
 const EXTENT: u64 = 64 << 10;
 const START: u64 = 1 << 20;
 const EXTENTS: u64 = 20;
+pub(super) const SIZE: u64 = START + EXTENTS * EXTENT;
 
 fn id(number: u8) -> Id {
     Id::from_random([number; 32])
 }
 
-fn group(volumes: u8) -> VolumeGroup {
+pub(super) fn group(volumes: u8) -> VolumeGroup {
     let mut group = new_group(NewGroup {
         name: "tank".into(),
         id: id(100),
@@ -28,13 +29,12 @@ fn group(volumes: u8) -> VolumeGroup {
     })
     .expect("a group");
     for number in 0..volumes {
-        let size = START + EXTENTS * EXTENT;
-        add_physical_volume(&mut group, id(number), "disk", size, START).expect("a volume");
+        add_physical_volume(&mut group, id(number), "disk", SIZE, START).expect("a volume");
     }
     group
 }
 
-fn volume(segments: Vec<Segment>) -> LogicalVolume {
+pub(super) fn volume(segments: Vec<Segment>) -> LogicalVolume {
     LogicalVolume {
         name: "lv".into(),
         id: id(50),
@@ -74,7 +74,7 @@ fn segments(shapes: &[Shape<'_>]) -> Vec<Segment> {
     shapes.iter().map(segment).collect()
 }
 
-fn mixed() -> Vec<Segment> {
+pub(super) fn mixed() -> Vec<Segment> {
     segments(&[
         (3, 0, &[(0, 4)]),
         (4, 16, &[(1, 0), (0, 10), (2, 3)]),
@@ -85,8 +85,7 @@ fn mixed() -> Vec<Segment> {
 }
 
 fn disks(count: usize) -> Vec<MemoryDevice> {
-    let size = START + EXTENTS * EXTENT;
-    (0..count).map(|_| MemoryDevice::new(size)).collect()
+    (0..count).map(|_| MemoryDevice::new(SIZE)).collect()
 }
 
 fn devices(disks: &[MemoryDevice]) -> Vec<Option<Arc<dyn BlockDevice>>> {

@@ -1,5 +1,6 @@
 //! Volume groups on simulated disks.
 
+mod hostile;
 mod operations;
 mod power;
 mod rig;

@@ -346,3 +346,59 @@ fn a_failed_write_leaves_the_old_state() {
         .unwrap();
     assert_eq!(rig.open().model(), group.model());
 }
+
+#[test]
+fn overlaps_of_metadata_and_data_are_refused() {
+    let rig = Rig::new(&[16, 16]);
+    let group = rig.create();
+    // A text by somebody else, who lets the extents of the second disk start inside its metadata area.
+    let text = group.backup_text();
+    let at = text
+        .rfind("pe_start = 2048")
+        .expect("the second disk's extents start somewhere");
+    let evil = format!("{}pe_start = 1024{}", &text[..at], &text[at + 15..])
+        .replace("seqno = 1", "seqno = 2");
+    let mut text = evil.into_bytes();
+    text.push(0);
+    let mut header = weft_lvm::format::AreaHeader::empty(4096, MIB - 4096);
+    header.committed = weft_lvm::format::Location {
+        offset: 512,
+        size: text.len() as u64,
+        checksum: weft_lvm::format::checksum(&text),
+        flags: 0,
+    };
+    rig.memory[0].poke(4096 + 512, &text);
+    rig.memory[0].poke(4096, &header.to_bytes());
+    let host = Arc::clone(&rig.host);
+    let opened = rig.run(Group::open(rig.found(), host, &rig.spawner()));
+    expect_error(
+        opened,
+        ErrorKind::Corrupt,
+        "extents of disk1 in volume group tank overlap",
+    );
+}
+
+#[test]
+fn different_metadata_of_one_version_is_refused() {
+    let rig = Rig::new(&[16, 16]);
+    let spawner = rig.spawner();
+    let mut group = rig.create();
+    let images = [0, 1].map(|number| rig.memory[number].peek(0, MIB as usize));
+    rig.run(group.create_volume(&linear("a", 1), &spawner))
+        .unwrap();
+    let first = rig.memory[0].peek(0, MIB as usize);
+    for (number, image) in images.iter().enumerate() {
+        rig.memory[number].poke(0, image);
+    }
+    let mut group = rig.open();
+    rig.run(group.create_volume(&linear("b", 1), &spawner))
+        .unwrap();
+    rig.memory[0].poke(0, &first);
+    let host = Arc::clone(&rig.host);
+    let opened = rig.run(Group::open(rig.found(), host, &spawner));
+    expect_error(
+        opened,
+        ErrorKind::Corrupt,
+        "different metadata of volume group tank",
+    );
+}
