@@ -138,7 +138,7 @@ impl Tap {
 
     /// Sets the bytes of virtio-net header ([`VNET_HEADER`] or [`VNET_HEADER_LEGACY`]; 0 only where the queue was
     /// opened without one) and their byte order, little-endian.
-    fn set_vnet_header(&self, size: usize) -> Result<()> {
+    pub fn set_vnet_header(&self, size: usize) -> Result<()> {
         if size == 0 {
             return Ok(());
         }

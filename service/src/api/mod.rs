@@ -1,0 +1,24 @@
+//! What the program and the daemon exchange, as JSON: requests, descriptions and errors.
+//!
+//! Bytes are numbers, times RFC 3339 text. A DISK is text: an absolute path, `VG/LV`, an array's name or an NBD URL.
+
+mod error;
+mod lab;
+mod machine;
+mod network;
+mod size;
+mod status;
+mod storage;
+
+pub use error::{Error, ErrorBody, ErrorKind, Result};
+pub use lab::{Action, Change, Event, LabRequest, Plan};
+pub use machine::{Console, Engine, Machine, MachineState, Stop, VmRun};
+pub use network::{DhcpSetting, Lease, NetCreate, NetMode, Network, Port, PortAdd};
+pub use size::{Size, VolumeSize};
+pub use status::{Advice, Health, Status};
+pub use storage::{
+    Array, ArrayState, Disk, DiskCreate, DiskList, DiskUse, Examination, Export, ExportAdd, Group,
+    LvCreate, Member, MemberRole, MemberState, PhysicalVolume, RaidAssemble, RaidCreate,
+    RaidMember, Rename, Resize, Segment, Stripe, Sync, SyncAction, VgCreate, VgImport, Volume,
+    VolumeKind,
+};

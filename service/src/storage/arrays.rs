@@ -1,0 +1,492 @@
+//! RAID arrays.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use weft_raid::level::{Level, ParityLayout};
+use weft_raid::{AssembleOptions, CreateOptions, Examined, MemberDevice};
+use weft_uring::{ShardHandle, spawner};
+
+use super::describe;
+use super::disks::{self, Access, Served};
+use super::rebuild::{Upkeep, now};
+use super::{State, Storage};
+use crate::api::{
+    Advice, Array, DiskUse, Error, ErrorKind, Examination, RaidAssemble, RaidCreate, Result,
+};
+use crate::shards::on;
+use crate::store::Kind;
+
+/// An array that runs.
+pub(super) struct RunningArray {
+    array: weft_raid::Array,
+    home: ShardHandle,
+    upkeep: Upkeep,
+}
+
+/// What the store keeps of an array.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Record {
+    /// Its members, as far as they were seen.
+    disks: Vec<String>,
+    /// Whether it runs, or was stopped by name.
+    running: bool,
+}
+
+fn user(name: &str) -> DiskUse {
+    DiskUse {
+        noun: "raid".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn random() -> [u8; 16] {
+    *uuid::Uuid::new_v4().as_bytes()
+}
+
+fn member(disk: &str, served: &Served) -> MemberDevice {
+    MemberDevice {
+        path: disk.to_owned(),
+        device: served.device.clone(),
+    }
+}
+
+impl RunningArray {
+    fn start(array: weft_raid::Array, home: ShardHandle) -> Self {
+        let upkeep = Upkeep::start(&array, &home);
+        Self {
+            array,
+            home,
+            upkeep,
+        }
+    }
+
+    /// The array as a disk.
+    pub(super) fn served(&self) -> Served {
+        Served {
+            device: Arc::new(self.array.clone()),
+            home: self.home.clone(),
+        }
+    }
+
+    fn describe(&self, name: &str) -> Array {
+        describe::array(name, &self.array.status(), &self.upkeep)
+    }
+
+    /// The disks that the array has now.
+    fn disks(&self) -> Vec<String> {
+        self.array
+            .status()
+            .members
+            .into_iter()
+            .filter_map(|member| member.path)
+            .collect()
+    }
+}
+
+impl Storage {
+    pub(super) async fn restore_arrays(&self, state: &mut State) {
+        let records = self
+            .store
+            .read::<Record>(Kind::Array)
+            .unwrap_or_else(|error| {
+                tracing::error!(error = error.message, "arrays cannot be brought back");
+                Vec::new()
+            });
+        for (name, record) in records.into_iter().filter(|(_, record)| record.running) {
+            if let Err(error) = self.bring_back(state, &name, &record.disks).await {
+                let disks = record.disks.join(" ");
+                state.troubles.push(Advice {
+                    object: format!("raid {name}"),
+                    message: format!("it could not be brought back: {error}"),
+                    command: Some(format!("weft raid assemble {name} {disks}")),
+                });
+            }
+        }
+    }
+
+    /// Starts an array again from what is left of its members.
+    async fn bring_back(&self, state: &mut State, name: &str, disks: &[String]) -> Result<()> {
+        let mut there = Vec::new();
+        for disk in disks {
+            let taken = state
+                .take(&self.shards, disk, user(name), Access::Exclusive)
+                .await;
+            match taken {
+                Ok(served) => there.push((disk.clone(), served)),
+                Err(error) => {
+                    tracing::warn!(array = name, error = error.message, "member left out")
+                }
+            }
+        }
+        self.start_array(state, name, there, false).await
+    }
+
+    /// All arrays.
+    pub async fn arrays(&self) -> Vec<Array> {
+        let state = self.state.lock().await;
+        state
+            .arrays
+            .iter()
+            .map(|(name, running)| running.describe(name))
+            .collect()
+    }
+
+    /// One array.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn array(&self, name: &str) -> Result<Array> {
+        let state = self.state.lock().await;
+        Ok(state.running_array(name)?.describe(name))
+    }
+
+    /// Whether one of `disks` is a member of the array, as far as they can be opened now.
+    pub async fn holds_array(&self, name: &str, disks: &[String]) -> bool {
+        for disk in disks {
+            if let Ok(found) = self.examine_disk(disk).await
+                && found.name.rsplit(':').next() == Some(name)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The disks to start an array from: those declared, and those that it had when it last ran.
+    pub async fn disks_of(&self, name: &str, declared: &[String]) -> Vec<String> {
+        let mut disks: Vec<String> = declared.to_vec();
+        let records = self.store.read::<Record>(Kind::Array).unwrap_or_default();
+        let remembered = records.into_iter().find(|(found, _)| found == name);
+        for disk in remembered.into_iter().flat_map(|(_, record)| record.disks) {
+            if !disks.contains(&disk) {
+                disks.push(disk);
+            }
+        }
+        let exists = |disk: &String| !disk.starts_with('/') || std::path::Path::new(disk).exists();
+        disks.retain(exists);
+        disks
+    }
+
+    /// Reads a disk's superblock.
+    ///
+    /// # Errors
+    /// `Invalid` if it has none, `Corrupt`, or what keeps the disk from being read.
+    pub async fn examine_disk(&self, disk: &str) -> Result<Examination> {
+        let served = self
+            .state
+            .lock()
+            .await
+            .find(&self.shards, disk, true)
+            .await?;
+        let found = examine(disk, &served).await?;
+        Ok(describe::examination(disk, &found))
+    }
+
+    /// Makes an array and starts it.
+    ///
+    /// # Errors
+    /// `Exists`, `Foreign` (a disk holds something), `InUse`, `Invalid`; the disks are as they were then.
+    pub async fn create_array(&self, request: &RaidCreate) -> Result<Array> {
+        let options = options(request)?;
+        let mut state = self.state.lock().await;
+        let name = &request.name;
+        if state.arrays.contains_key(name) {
+            return Err(Error::exists("array", name));
+        }
+        let disks = [&request.disks[..], &request.spares].concat();
+        let served = state.take_all(&self.shards, &disks, &user(name)).await?;
+        match self.make_array(request, options, &disks, &served).await {
+            Ok(running) => self.keep_array(&mut state, name, running),
+            Err(error) => {
+                state.release_all(&disks, &user(name));
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_array(
+        &self,
+        request: &RaidCreate,
+        options: CreateOptions,
+        disks: &[String],
+        served: &[Served],
+    ) -> Result<RunningArray> {
+        for (disk, served) in disks.iter().zip(served) {
+            disks::refuse_used(disk, served, request.force).await?;
+        }
+        let home = self.shards.place()?;
+        let members: Vec<MemberDevice> = disks
+            .iter()
+            .zip(served)
+            .map(|(disk, served)| member(disk, served))
+            .collect();
+        let array = on(&home, &request.name, move || async move {
+            weft_raid::create(&options, members, &spawner()).await
+        })
+        .await?;
+        Ok(RunningArray::start(array, home))
+    }
+
+    fn keep_array(&self, state: &mut State, name: &str, running: RunningArray) -> Result<Array> {
+        let shown = running.describe(name);
+        let record = Record {
+            disks: running.disks(),
+            running: true,
+        };
+        state.arrays.insert(name.to_owned(), running);
+        self.store.put(Kind::Array, name, &record)?;
+        Ok(shown)
+    }
+
+    /// Starts an array from its members.
+    ///
+    /// # Errors
+    /// `Exists`, `NotFound`, `InUse`, `Invalid` (members of different arrays), `Degraded` (too many are missing),
+    /// `Corrupt`; nothing was written then.
+    pub async fn assemble_array(&self, request: &RaidAssemble) -> Result<Array> {
+        let mut state = self.state.lock().await;
+        let name = &request.name;
+        crate::attach::check_name("array", name)?;
+        if state.arrays.contains_key(name) {
+            return Err(Error::exists("array", name));
+        }
+        let served = state
+            .take_all(&self.shards, &request.disks, &user(name))
+            .await?;
+        let there = request.disks.iter().cloned().zip(served).collect();
+        self.start_array(&mut state, name, there, request.force)
+            .await?;
+        state
+            .troubles
+            .retain(|advice| advice.object != format!("raid {name}"));
+        Ok(state.running_array(name)?.describe(name))
+    }
+
+    /// Starts an array from disks that are taken for it; those that it does not use are given back.
+    async fn start_array(
+        &self,
+        state: &mut State,
+        name: &str,
+        there: Vec<(String, Served)>,
+        force: bool,
+    ) -> Result<()> {
+        let home = self.shards.place()?;
+        let members = there
+            .iter()
+            .map(|(disk, served)| member(disk, served))
+            .collect();
+        let options = AssembleOptions {
+            name: Some(name.to_owned()),
+            force,
+            now: now(),
+        };
+        let assembled = on(&home, name, move || async move {
+            weft_raid::assemble(members, &options, &spawner()).await
+        });
+        let assembled = assembled.await.map_err(|mut error| {
+            if error.kind == ErrorKind::Io && error.message.contains("missing") {
+                error.kind = ErrorKind::Degraded;
+            }
+            error
+        });
+        let running = match assembled {
+            Ok(array) => RunningArray::start(array, home),
+            Err(error) => {
+                for (disk, _) in &there {
+                    state.claims.release(disk, &user(name));
+                }
+                return Err(error);
+            }
+        };
+        let used = running.disks();
+        for (disk, _) in there.iter().filter(|(disk, _)| !used.contains(disk)) {
+            state.claims.release(disk, &user(name));
+        }
+        self.keep_array(state, name, running).map(drop)
+    }
+
+    /// Stops an array, cleanly.
+    ///
+    /// # Errors
+    /// `NotFound`, or `InUse`.
+    pub async fn stop_array(&self, name: &str) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let disks = state.running_array(name)?.disks();
+        if let Some(user) = state.claims.user(name) {
+            let message = format!("array {name} is used by {} {}", user.noun, user.name);
+            return Err(Error::new(ErrorKind::InUse, name, message));
+        }
+        self.halt_array(&mut state, name).await?;
+        self.store.put(
+            Kind::Array,
+            name,
+            &Record {
+                disks,
+                running: false,
+            },
+        )
+    }
+
+    /// Stops an array and gives its disks back, without a word in the store.
+    pub(super) async fn halt_array(&self, state: &mut State, name: &str) -> Result<()> {
+        let Some(running) = state.arrays.remove(name) else {
+            return Ok(());
+        };
+        let disks = running.disks();
+        running.upkeep.end().await;
+        let array = running.array;
+        let stopped = on(&running.home, name, move || async move {
+            array.stop(&spawner()).await
+        })
+        .await;
+        state.release_all(&disks, &user(name));
+        stopped
+    }
+
+    /// Fails a member.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` if the array cannot do without it.
+    pub async fn fail_member(&self, name: &str, disk: &str) -> Result<Array> {
+        let path = disk.to_owned();
+        self.change_array(
+            name,
+            |array| async move { array.fail(&path, &spawner()).await },
+        )
+        .await
+    }
+
+    /// Takes a failed member or a spare out.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` if it is in use.
+    pub async fn remove_member(&self, name: &str, disk: &str) -> Result<Array> {
+        let path = disk.to_owned();
+        let shown = self
+            .change_array(name, |array| async move {
+                array.remove(&path, &spawner()).await
+            })
+            .await?;
+        self.state.lock().await.claims.release(disk, &user(name));
+        Ok(shown)
+    }
+
+    /// Gives an array a disk.
+    ///
+    /// # Errors
+    /// `NotFound`, `InUse`, `Foreign`, `Invalid` (too small, or a level that takes none).
+    pub async fn add_member(&self, name: &str, disk: &str, force: bool) -> Result<Array> {
+        let mut state = self.state.lock().await;
+        let uuid = state.running_array(name)?.array.status().uuid;
+        let served = state
+            .take(&self.shards, disk, user(name), Access::Exclusive)
+            .await?;
+        drop(state);
+        let added = async {
+            // A member that was away may come back; anything else on the disk is somebody's.
+            let was_ours = examine(disk, &served).await;
+            if !was_ours.is_ok_and(|found| found.superblock.set_uuid == uuid) {
+                disks::refuse_used(disk, &served, force).await?;
+            }
+            let member = member(disk, &served);
+            self.change_array(name, |array| async move {
+                array.add(member, random(), &spawner()).await.map(drop)
+            })
+            .await
+        }
+        .await;
+        if added.is_err() {
+            self.state.lock().await.claims.release(disk, &user(name));
+        }
+        added
+    }
+
+    /// Makes a change on the array's shard, and remembers its members.
+    async fn change_array<F>(
+        &self,
+        name: &str,
+        change: impl FnOnce(weft_raid::Array) -> F + Send + 'static,
+    ) -> Result<Array>
+    where
+        F: Future<Output = weft_block::Result<()>> + 'static,
+    {
+        let mut state = self.state.lock().await;
+        let running = state.running_array(name)?;
+        let (array, home) = (running.array.clone(), running.home.clone());
+        on(&home, name, move || change(array)).await?;
+        let running = state
+            .arrays
+            .get_mut(name)
+            .ok_or_else(|| Error::not_found("array", name))?;
+        running.upkeep.wake();
+        let record = Record {
+            disks: running.disks(),
+            running: true,
+        };
+        self.store.put(Kind::Array, name, &record)?;
+        Ok(running.describe(name))
+    }
+}
+
+impl State {
+    fn running_array(&self, name: &str) -> Result<&RunningArray> {
+        self.arrays
+            .get(name)
+            .ok_or_else(|| Error::not_found("array", name))
+    }
+}
+
+async fn examine(disk: &str, served: &Served) -> Result<Examined> {
+    let device = served.device.clone();
+    on(&served.home, disk, move || async move {
+        weft_raid::examine(&*device, &spawner()).await
+    })
+    .await
+}
+
+/// The request in the array's own words.
+fn options(request: &RaidCreate) -> Result<CreateOptions> {
+    let name = &request.name;
+    crate::attach::check_name("array", name)?;
+    let invalid =
+        |what: String| Error::new(ErrorKind::Invalid, name, format!("array {name}: {what}"));
+    let level = match request.level {
+        0 => Level::Raid0,
+        1 => Level::Raid1,
+        4 => Level::Raid4,
+        5 => Level::Raid5,
+        other => {
+            return Err(invalid(format!(
+                "RAID-{other} is not made here yet; use 0, 1, 4 or 5"
+            )));
+        }
+    };
+    let layout = match &request.layout {
+        None => None,
+        Some(layout) => Some(
+            ParityLayout::from_name(layout)
+                .ok_or_else(|| invalid(format!("there is no layout named {layout:?}")))?,
+        ),
+    };
+    let bitmap = match request.consistency.as_deref() {
+        None | Some("bitmap") => true,
+        Some("resync") => false,
+        Some(other) => {
+            return Err(invalid(format!(
+                "consistency {other:?} is not made here yet"
+            )));
+        }
+    };
+    let members = request.disks.len() + request.spares.len();
+    let written = format!("{}:{name}", super::host_name());
+    let mut options = CreateOptions::new(level, &written, members, now(), random);
+    options.layout = layout;
+    options.bitmap = bitmap;
+    options.assume_clean = request.assume_clean;
+    options.spares = request.spares.len();
+    if let Some(chunk) = request.chunk_bytes {
+        options.chunk = chunk;
+    }
+    Ok(options)
+}

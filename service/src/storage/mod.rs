@@ -1,0 +1,319 @@
+//! Disks, arrays, volume groups, volumes: opened, joined, described and let go.
+//!
+//! Everything that changes what exists goes through one lock and is done when it is answered; data paths and
+//! background work run on the stacks' shards and take no part in it.
+
+mod arrays;
+mod describe;
+pub mod disks;
+pub mod exports;
+mod groups;
+mod rebuild;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use weft_block::{BlockDevice, signature};
+
+use crate::api::{Advice, Disk, DiskCreate, DiskUse, Error, ErrorKind, Result};
+use crate::shards::Shards;
+use crate::store::Store;
+use arrays::RunningArray;
+use disks::{Access, Claims, Reference, Served};
+use groups::RunningGroup;
+
+/// The storage of one daemon.
+pub struct Storage {
+    store: Arc<dyn Store>,
+    shards: Arc<Shards>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    claims: Claims,
+    arrays: BTreeMap<String, RunningArray>,
+    groups: BTreeMap<String, RunningGroup>,
+    troubles: Vec<Advice>,
+}
+
+impl Storage {
+    /// Nothing open yet; [`restore`](Self::restore) brings back what the store remembers.
+    pub fn start(store: Arc<dyn Store>, shards: Arc<Shards>) -> Self {
+        Self {
+            store,
+            shards,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Brings back the arrays and groups that ran when the last daemon ended. What cannot come back is a trouble that
+    /// `status` shows.
+    pub async fn restore(&self) {
+        let mut state = self.state.lock().await;
+        self.restore_arrays(&mut state).await;
+        self.restore_groups(&mut state).await;
+    }
+
+    /// What could not be brought back.
+    pub async fn troubles(&self) -> Vec<Advice> {
+        self.state.lock().await.troubles.clone()
+    }
+
+    /// Stops all groups and arrays, cleanly; the next daemon brings them back.
+    pub async fn close(&self) {
+        let mut state = self.state.lock().await;
+        state.groups.clear();
+        let names: Vec<String> = state.arrays.keys().cloned().collect();
+        for name in names {
+            if let Err(error) = self.halt_array(&mut state, &name).await {
+                tracing::warn!(array = name, error = error.message, "stopped uncleanly");
+            }
+        }
+    }
+
+    /// Takes a disk for a user of another family, who gives it back by [`release`](Self::release).
+    ///
+    /// # Errors
+    /// `NotFound`, `InUse`, or whatever keeps it from being opened.
+    pub async fn take(&self, disk: &str, user: DiskUse, access: Access) -> Result<Served> {
+        self.state
+            .lock()
+            .await
+            .take(&self.shards, disk, user, access)
+            .await
+    }
+
+    /// Gives back all that `user` has taken.
+    pub async fn release(&self, user: &DiskUse) {
+        let mut state = self.state.lock().await;
+        let disks: Vec<String> = state.claims.disks().map(str::to_owned).collect();
+        for disk in disks {
+            state.claims.release(&disk, user);
+        }
+    }
+
+    /// Makes a disk file, all holes.
+    ///
+    /// # Errors
+    /// `Exists`, `NotFound` (its folder), `Invalid` (its size), `NoSpace`.
+    pub async fn create_disk(&self, request: &DiskCreate) -> Result<Disk> {
+        let DiskCreate { path, size_bytes } = request;
+        if Path::new(path).exists() {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                path,
+                format!("{path} exists already and is left alone"),
+            ));
+        }
+        let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
+        if !folder.is_dir() {
+            let folder = folder.display();
+            let message = format!("{path} cannot be made: there is no folder {folder}");
+            return Err(Error::new(ErrorKind::NotFound, path, message));
+        }
+        if *size_bytes == 0 || size_bytes % weft_block::SECTOR != 0 {
+            let message = format!("{path}: a disk has a whole number of 512-byte sectors");
+            return Err(Error::new(ErrorKind::Invalid, path, message));
+        }
+        weft_uring::FileDevice::create(path, *size_bytes)
+            .map_err(|error| Error::from_block(path, &error))?;
+        Ok(Disk {
+            path: path.clone(),
+            size_bytes: *size_bytes,
+            signatures: Vec::new(),
+            used_by: None,
+            trouble: None,
+        })
+    }
+
+    /// The disks in use.
+    pub async fn disks(&self) -> Vec<Disk> {
+        let state = self.state.lock().await;
+        let describe = |path: &str| Disk {
+            path: path.to_owned(),
+            size_bytes: state
+                .claims
+                .file(path)
+                .map_or(0, |served| served.device.info().size),
+            signatures: Vec::new(),
+            used_by: state.claims.user(path).cloned(),
+            trouble: None,
+        };
+        state
+            .claims
+            .disks()
+            .filter(|disk| disk.starts_with('/'))
+            .map(describe)
+            .collect()
+    }
+
+    /// What disks hold, and who uses them.
+    pub async fn inspect_disks(&self, disks: &[String]) -> Vec<Disk> {
+        let mut state = self.state.lock().await;
+        let mut found = Vec::new();
+        for disk in disks {
+            let used_by = state.claims.user(disk).cloned();
+            let looked = self.look(&mut state, disk).await;
+            let (size_bytes, marks, trouble) = match looked {
+                Ok((size, marks)) => (size, marks, None),
+                Err(error) => (0, Vec::new(), Some(error.message)),
+            };
+            let signatures = marks.iter().map(|mark| mark.format.to_string()).collect();
+            found.push(Disk {
+                path: disk.clone(),
+                size_bytes,
+                signatures,
+                used_by,
+                trouble,
+            });
+        }
+        found
+    }
+
+    async fn look(
+        &self,
+        state: &mut State,
+        disk: &str,
+    ) -> Result<(u64, Vec<signature::Signature>)> {
+        let served = state.find(&self.shards, disk, true).await?;
+        let marks = disks::signatures(disk, &served).await?;
+        Ok((served.device.info().size, marks))
+    }
+
+    /// Takes all signatures off disks that nobody uses.
+    ///
+    /// # Errors
+    /// `InUse`, `Busy`, or `Io`; disks before the one that failed are wiped.
+    pub async fn wipe_disks(&self, disks: &[String]) -> Result<()> {
+        let mut state = self.state.lock().await;
+        for disk in disks {
+            let user = DiskUse {
+                noun: "wipe".to_owned(),
+                name: disk.clone(),
+            };
+            let served = state
+                .take(&self.shards, disk, user.clone(), Access::Exclusive)
+                .await?;
+            let wiped = disks::wipe(disk, &served).await;
+            state.claims.release(disk, &user);
+            wiped?;
+        }
+        Ok(())
+    }
+}
+
+/// This host's name, as superblocks and metadata tell it.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let name = name.to_string_lossy();
+    let short = name.split('.').next().unwrap_or_default();
+    if short.is_empty() {
+        "localhost".to_owned()
+    } else {
+        short.to_owned()
+    }
+}
+
+/// The time since 1970.
+fn unix_time() -> std::time::Duration {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+impl State {
+    /// Opens what `disk` stands for and notes who has it.
+    async fn take(
+        &mut self,
+        shards: &Shards,
+        disk: &str,
+        user: DiskUse,
+        access: Access,
+    ) -> Result<Served> {
+        self.claims.claim(disk, user.clone(), access)?;
+        match self.find(shards, disk, access == Access::Reading).await {
+            Ok(served) => {
+                if !matches!(
+                    Reference::of(disk),
+                    Reference::Array(_) | Reference::Volume(..)
+                ) {
+                    self.claims.keep_file(disk, served.clone());
+                }
+                Ok(served)
+            }
+            Err(error) => {
+                self.claims.release(disk, &user);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes several disks for one user: all of them, or none.
+    async fn take_all(
+        &mut self,
+        shards: &Shards,
+        disks: &[String],
+        user: &DiskUse,
+    ) -> Result<Vec<Served>> {
+        let mut taken = Vec::with_capacity(disks.len());
+        for (place, disk) in disks.iter().enumerate() {
+            match self
+                .take(shards, disk, user.clone(), Access::Exclusive)
+                .await
+            {
+                Ok(served) => taken.push(served),
+                Err(error) => {
+                    self.release_all(&disks[..place], user);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    fn release_all(&mut self, disks: &[String], user: &DiskUse) {
+        for disk in disks {
+            self.claims.release(disk, user);
+        }
+    }
+
+    /// What `disk` stands for, opened if it is not yet.
+    async fn find(&mut self, shards: &Shards, disk: &str, read_only: bool) -> Result<Served> {
+        if let Some(served) = self.claims.file(disk) {
+            return Ok(served.clone());
+        }
+        match Reference::of(disk) {
+            Reference::Path(path) => {
+                let device = disks::open_file(path, read_only)?;
+                Ok(Served {
+                    device,
+                    home: shards.place()?,
+                })
+            }
+            Reference::Array(name) => match self.arrays.get(name) {
+                Some(array) => Ok(array.served()),
+                None => Err(Error::new(
+                    ErrorKind::NotFound,
+                    name,
+                    format!("{name} is neither a running array nor a file here"),
+                )),
+            },
+            Reference::Volume(vg, lv) => {
+                let group = self
+                    .groups
+                    .get(vg)
+                    .ok_or_else(|| Error::not_found("group", vg))?;
+                group.served(vg, lv)
+            }
+            Reference::Url(url) => {
+                let home = shards.place()?;
+                let device: Arc<dyn BlockDevice> = exports::remote(url, &home).await?;
+                Ok(Served { device, home })
+            }
+        }
+    }
+}
