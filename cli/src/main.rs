@@ -1,3 +1,77 @@
-//! The program `weft`.
+//! The program `weft`: what was typed becomes a request to the daemon, and its answer becomes text or JSON.
+//!
+//! Exit status: 0 done, 1 failed, 2 usage. Answers go to standard output, progress and errors to standard error.
 
-fn main() {}
+mod args;
+mod client;
+mod commands;
+mod daemon;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use weft_service::api::{Error, ErrorBody, ErrorKind};
+
+use args::{Arguments, Command};
+use render::Output;
+
+fn main() -> ExitCode {
+    // A reader that has seen enough (`weft status | head`) ends us quietly, as it ends every other program.
+    // SAFETY: no other thread runs yet, and the default action is always a valid disposition.
+    #[allow(unsafe_code)]
+    unsafe {
+        let _ = nix::sys::signal::signal(
+            nix::sys::signal::Signal::SIGPIPE,
+            nix::sys::signal::SigHandler::SigDfl,
+        );
+    }
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            if json {
+                let body = ErrorBody { error };
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(&body).expect("errors are plain data")
+                );
+            } else {
+                eprintln!("weft: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Error> {
+    let output = Output::new(arguments.json);
+    match arguments.command {
+        Command::Daemon { stop: false, auto } => return daemon::run(auto),
+        Command::Machine { config } => return daemon::machine(&config),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "weft", &mut std::io::stdout());
+        }
+        Command::Manual { folder } => clap_mangen::generate_to(Arguments::command(), &folder)
+            .map_err(|error| {
+                let folder = folder.display().to_string();
+                Error::from_io(
+                    &folder,
+                    &format!("the manual cannot be written to {folder}"),
+                    &error,
+                )
+            })?,
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| {
+                    Error::general(ErrorKind::Io, format!("weft cannot start: {error}"))
+                })?;
+            runtime.block_on(commands::run(command, &output))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

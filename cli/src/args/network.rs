@@ -1,0 +1,82 @@
+//! `net`.
+
+use clap::{Subcommand, ValueEnum};
+use weft_service::api::{DhcpSetting, NetMode};
+
+/// How a network meets the host's other links.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Mode {
+    /// Guests reach out behind the host's address
+    Nat,
+    /// Guests reach out with their own addresses
+    Routed,
+    /// Guests reach the host and each other only
+    Isolated,
+}
+
+impl From<Mode> for NetMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Nat => Self::Nat,
+            Mode::Routed => Self::Routed,
+            Mode::Isolated => Self::Isolated,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetCommand {
+    /// Make a network; the host's address in it is the first of the subnet
+    Create {
+        /// Its name
+        name: String,
+        /// The subnet, such as 10.77.0.0/24
+        #[arg(long)]
+        subnet: String,
+        /// How it meets the host's other links
+        #[arg(long, value_enum, default_value = "nat")]
+        mode: Mode,
+        /// The range to hand out, such as 10.77.0.100-10.77.0.200, or off
+        #[arg(long, default_value = "default")]
+        dhcp: DhcpSetting,
+    },
+    /// List the networks
+    List,
+    /// Show a network, its ports and leases
+    Show {
+        /// The network
+        name: String,
+    },
+    /// Take a network away
+    Remove {
+        /// The network
+        name: String,
+    },
+    /// A network's ports
+    #[command(subcommand)]
+    Port(PortCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PortCommand {
+    /// Make a port: a TAP link, or a vhost-user-net socket
+    Add {
+        /// The network
+        net: String,
+        /// The port's name
+        port: String,
+        /// The link's name on the host [default: made from the two names]
+        #[arg(long)]
+        tap: Option<String>,
+        /// Serve the port as vhost-user-net on this socket
+        #[arg(long)]
+        vhost: Option<std::path::PathBuf>,
+    },
+    /// Take a port away
+    Remove {
+        /// The network
+        net: String,
+        /// The port's name
+        port: String,
+    },
+}

@@ -1,0 +1,204 @@
+//! One object, all that is known of it.
+
+use weft_service::api::{
+    Array, Examination, Group, Machine, Member, MemberState, Network, Size, SyncAction, Volume,
+};
+
+use super::progress::{percent, speed, word};
+use super::tables::{kind, machine_state, state};
+
+/// Lines of a name and a value, the values in a column of their own.
+fn lines(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}\n"))
+        .collect()
+}
+
+/// What an array does in the background, or nothing.
+pub(super) fn sync(array: &Array) -> Option<String> {
+    let sync = &array.sync;
+    (sync.action != SyncAction::Idle)
+        .then(|| format!("{} {} %{}", word(sync.action), percent(sync), speed(sync)))
+}
+
+/// The members to show: an empty slot is not told beside the failed member that had it.
+pub(super) fn members(array: &Array) -> impl Iterator<Item = &Member> {
+    array.members.iter().filter(|member| {
+        let same_slot = |other: &&Member| other.slot == member.slot && other.path.is_some();
+        member.path.is_some() || !array.members.iter().any(|other| same_slot(&other))
+    })
+}
+
+/// The word for a member's state.
+pub(super) fn member_state(member: &Member) -> &'static str {
+    match (member.state, member.slot) {
+        (MemberState::InSync, None) => "spare",
+        (MemberState::InSync, Some(_)) => "in sync",
+        (MemberState::Rebuilding, _) => "rebuilding",
+        (MemberState::Faulty, _) => "faulty",
+        (MemberState::Missing, _) => "missing",
+    }
+}
+
+pub(crate) fn array(array: &Array) -> String {
+    let mut pairs = vec![
+        ("array", array.name.clone()),
+        ("uuid", array.uuid.clone()),
+        ("level", format!("RAID-{}", array.level)),
+        ("size", Size(array.size_bytes).to_string()),
+        ("state", state(array.state).to_owned()),
+        ("consistency", array.consistency.clone()),
+    ];
+    if array.chunk_bytes != 0 {
+        pairs.push(("chunk", Size(array.chunk_bytes).to_string()));
+    }
+    if let Some(layout) = &array.layout {
+        pairs.push(("layout", layout.clone()));
+    }
+    if let Some(sync) = sync(array) {
+        pairs.push(("background", sync));
+    }
+    for member in members(array) {
+        let slot = member.slot.map_or("-".to_owned(), |slot| slot.to_string());
+        let path = member.path.as_deref().unwrap_or("(never seen)");
+        pairs.push((
+            "member",
+            format!("{slot}  {path}  {}", member_state(member)),
+        ));
+    }
+    lines(&pairs)
+}
+
+pub(crate) fn examination(found: &Examination) -> String {
+    lines(&[
+        ("disk", found.path.clone()),
+        ("array", found.name.clone()),
+        ("uuid", found.uuid.clone()),
+        ("device uuid", found.device_uuid.clone()),
+        ("level", found.level.to_string()),
+        (
+            "layout",
+            found.layout.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
+        ("raid disks", found.raid_disks.to_string()),
+        ("chunk", Size(found.chunk_bytes).to_string()),
+        ("member size", Size(found.member_bytes).to_string()),
+        ("data offset", Size(found.data_offset_bytes).to_string()),
+        ("events", found.events.to_string()),
+        ("role", found.role.clone()),
+        (
+            "state",
+            if found.clean { "clean" } else { "active" }.to_owned(),
+        ),
+    ])
+}
+
+pub(crate) fn group(group: &Group) -> String {
+    let mut pairs = vec![
+        ("group", group.name.clone()),
+        ("uuid", group.uuid.clone()),
+        ("seqno", group.seqno.to_string()),
+        ("extent", Size(group.extent_bytes).to_string()),
+        ("size", Size(group.size_bytes).to_string()),
+        ("free", Size(group.free_bytes).to_string()),
+    ];
+    for pv in &group.pvs {
+        let path = pv.path.as_deref().unwrap_or("(missing)");
+        let (size, free) = (Size(pv.size_bytes), Size(pv.free_bytes));
+        pairs.push(("disk", format!("{path}  {size}, {free} free")));
+    }
+    for volume in &group.volumes {
+        pairs.push(("volume", format!("{}/{volume}", group.name)));
+    }
+    for problem in &group.problems {
+        pairs.push(("problem", problem.clone()));
+    }
+    lines(&pairs)
+}
+
+pub(crate) fn volume(volume: &Volume) -> String {
+    let mut pairs = vec![
+        ("volume", format!("{}/{}", volume.vg, volume.name)),
+        ("uuid", volume.uuid.clone()),
+        ("type", kind(volume.kind).to_owned()),
+        ("size", Size(volume.size_bytes).to_string()),
+        ("state", volume.state.clone()),
+    ];
+    for segment in &volume.segments {
+        let places: Vec<String> = segment
+            .stripes
+            .iter()
+            .map(|stripe| format!("{} at {}", stripe.disk, Size(stripe.offset_bytes)))
+            .collect();
+        let (from, size) = (Size(segment.offset_bytes), Size(segment.size_bytes));
+        pairs.push((
+            "segment",
+            format!("{size} from {from}: {}", places.join(", ")),
+        ));
+    }
+    lines(&pairs)
+}
+
+pub(crate) fn network(network: &Network) -> String {
+    let mode = serde_json::to_value(network.mode).ok();
+    let mode = mode
+        .as_ref()
+        .and_then(|mode| mode.as_str())
+        .unwrap_or_default()
+        .to_owned();
+    let mut pairs = vec![
+        ("network", network.name.clone()),
+        ("subnet", network.subnet.clone()),
+        ("gateway", network.gateway.clone()),
+        ("mode", mode),
+        ("dhcp", network.dhcp.to_string()),
+        ("bridge", network.bridge.clone()),
+        ("state", network.state.clone()),
+    ];
+    for port in &network.ports {
+        let user = port
+            .machine
+            .as_deref()
+            .map_or(String::new(), |vm| format!(", machine {vm}"));
+        pairs.push(("port", format!("{} on link {}{user}", port.name, port.tap)));
+    }
+    for lease in &network.leases {
+        let name = lease.hostname.as_deref().unwrap_or("-");
+        let text = format!(
+            "{} to {} ({name}) until {}",
+            lease.address, lease.mac, lease.expires
+        );
+        pairs.push(("lease", text));
+    }
+    lines(&pairs)
+}
+
+pub(crate) fn machine(machine: &Machine) -> String {
+    let mut pairs = vec![
+        ("machine", machine.name.clone()),
+        ("state", machine_state(machine.state).to_owned()),
+        (
+            "engine",
+            format!("{} ({})", machine.engine, machine.engine_reason),
+        ),
+        ("cpus", machine.cpus.to_string()),
+        ("memory", Size(machine.memory_bytes).to_string()),
+    ];
+    if let Some(pid) = machine.pid {
+        pairs.push(("process", pid.to_string()));
+    }
+    pairs.extend(machine.disks.iter().map(|disk| ("disk", disk.clone())));
+    for (net, mac) in machine.nets.iter().zip(&machine.macs) {
+        pairs.push(("network", format!("{net}, {mac}")));
+    }
+    pairs.extend(
+        machine
+            .addresses
+            .iter()
+            .map(|address| ("address", address.clone())),
+    );
+    pairs.push(("console", machine.console.socket.clone()));
+    lines(&pairs)
+}

@@ -1,0 +1,93 @@
+//! Answers as text or JSON. Answers go to standard output; progress goes to standard error.
+
+pub(crate) mod details;
+mod progress;
+pub(crate) mod tables;
+pub(crate) mod tree;
+
+pub(crate) use progress::SyncProgress;
+
+use std::io::IsTerminal;
+
+use serde::Serialize;
+use weft_service::api::{Action, Change};
+
+/// Where answers go, and in what form.
+pub(crate) struct Output {
+    json: bool,
+    terminal: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self {
+            json,
+            terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// Prints the document, or what `text` makes of it.
+    pub(crate) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) {
+        if self.json {
+            self.json(value);
+        } else {
+            print!("{}", text(value));
+        }
+    }
+
+    /// Prints the document if JSON was asked for.
+    pub(crate) fn json<T: Serialize>(&self, value: &T) {
+        if self.json {
+            let text = serde_json::to_string_pretty(value).expect("answers are plain data");
+            println!("{text}");
+        }
+    }
+
+    /// Says that a command without an answer is done: a sentence, or an empty document.
+    pub(crate) fn done(&self, sentence: &str) {
+        if self.json {
+            println!("{{}}");
+        } else {
+            println!("{sentence}");
+        }
+    }
+
+    /// Tells a person something on the side.
+    pub(crate) fn say(&self, sentence: &str) {
+        eprintln!("{sentence}");
+    }
+
+    /// Shows that a change begins, where it can be overwritten by its end.
+    pub(crate) fn begin(&self, change: &Change) {
+        if self.terminal && change.action != Action::Keep {
+            eprint!(
+                "  … {} {} {}\r",
+                change.action.word(),
+                change.noun,
+                change.name
+            );
+        }
+    }
+
+    /// Shows that a change is made.
+    pub(crate) fn end(&self, change: &Change, note: &str) {
+        let clear = if self.terminal { "\x1b[2K" } else { "" };
+        let mark = if change.action == Action::Keep {
+            '='
+        } else {
+            '✓'
+        };
+        let Change { noun, name, .. } = change;
+        eprintln!(
+            "{clear}  {mark} {} {noun} {name}: {note}",
+            change.action.word()
+        );
+    }
+
+    /// Clears the screen before a repeated answer.
+    pub(crate) fn clear(&self) {
+        if !self.json && std::io::stdout().is_terminal() {
+            print!("\x1b[H\x1b[2J");
+        }
+    }
+}

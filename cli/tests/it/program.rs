@@ -1,0 +1,147 @@
+//! The program under test, with a daemon and a state folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use weft_tests::Netns;
+
+/// A place to work in. The daemon ends with it.
+pub(crate) struct Weft {
+    folder: tempfile::TempDir,
+    netns: Option<Netns>,
+}
+
+impl Weft {
+    pub(crate) fn new() -> Self {
+        // A short path: Unix sockets take 107 bytes.
+        let folder = tempfile::Builder::new()
+            .prefix("weft-")
+            .tempdir_in("/tmp")
+            .unwrap();
+        Self {
+            folder,
+            netns: None,
+        }
+    }
+
+    /// The same in a network namespace of its own. Needs root.
+    pub(crate) fn in_namespace() -> Self {
+        let mut weft = Self::new();
+        weft.netns = Some(Netns::new().unwrap());
+        weft
+    }
+
+    /// What the namespace shows of links, addresses, routes and rules.
+    pub(crate) fn traces(&self) -> String {
+        let netns = self.netns.as_ref().expect("made by in_namespace");
+        let links = netns.run("ip", ["-br", "address"]).unwrap();
+        let routes = netns.run("ip", ["route"]).unwrap();
+        let rules = netns.run("nft", ["list", "ruleset"]).unwrap();
+        [links, routes, rules].join("--\n")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The path of a file here, as text for a command line.
+    pub(crate) fn at(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let program = env!("CARGO_BIN_EXE_weft");
+        let mut command = match &self.netns {
+            Some(netns) => netns.command(program),
+            None => Command::new(program),
+        };
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("WEFT_STATE", self.folder.path().join("state"))
+            .env_remove("WEFT_SOCKET");
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    #[track_caller]
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "weft {}: {said}",
+            arguments.join(" ")
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must succeed; its JSON document.
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let mut with_json = arguments.to_vec();
+        with_json.push("--json");
+        serde_json::from_str(&self.ok(&with_json)).unwrap()
+    }
+
+    /// Runs a command that must fail with status 1; its kind and its one sentence.
+    #[track_caller]
+    pub(crate) fn fails(&self, arguments: &[&str]) -> (String, String) {
+        let mut with_json = arguments.to_vec();
+        with_json.push("--json");
+        let output = self.run(&with_json);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "weft {}: {out}",
+            arguments.join(" ")
+        );
+        let body: Value = serde_json::from_str(&out).unwrap();
+        let text = |name: &str| body["error"][name].as_str().unwrap().to_owned();
+        let message = text("message");
+        assert!(
+            !message.is_empty() && !message.contains('\n'),
+            "one sentence: {message}"
+        );
+        (text("kind"), message)
+    }
+
+    /// Makes disk files of the given size.
+    pub(crate) fn disks(&self, names: &[&str], size: &str) {
+        for name in names {
+            self.ok(&["disk", "create", name, "--size", size]);
+        }
+    }
+
+    /// The daemon's pid.
+    pub(crate) fn daemon_pid(&self) -> i32 {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let lock = std::fs::metadata(self.path("state/daemon.lock")).unwrap();
+        let inode = format!(":{} ", std::os::unix::fs::MetadataExt::ino(&lock));
+        let line = locks
+            .lines()
+            .find(|line| line.contains(&inode))
+            .expect("a daemon runs");
+        line.split_ascii_whitespace()
+            .nth(4)
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+}
+
+impl Drop for Weft {
+    fn drop(&mut self) {
+        let _ = self.run(&["daemon", "--stop"]);
+    }
+}

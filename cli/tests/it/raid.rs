@@ -1,0 +1,139 @@
+//! `weft raid`.
+
+use std::os::unix::fs::FileExt;
+
+use crate::program::Weft;
+
+fn with_array(level: &str) -> Weft {
+    let weft = Weft::new();
+    weft.disks(&["a", "b", "c"], "64M");
+    weft.ok(&[
+        "raid", "create", "tank", "--level", level, "./a", "./b", "./c", "--chunk", "64K",
+    ]);
+    weft
+}
+
+#[test]
+fn an_array_is_described_as_the_contract_says() {
+    let weft = with_array("5");
+    let array = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(array["name"], "tank");
+    assert_eq!(array["level"], 5);
+    assert_eq!(array["layout"], "left-symmetric");
+    assert_eq!(array["chunk_bytes"], 65536);
+    assert_eq!(array["consistency"], "bitmap");
+    assert!(matches!(array["state"].as_str(), Some("clean" | "active")));
+    assert_eq!(array["sync"]["action"], "idle");
+    assert_eq!(array["members"].as_array().unwrap().len(), 3);
+    assert_eq!(array["members"][1]["path"], weft.at("b"));
+    assert_eq!(array["members"][1]["slot"], 1);
+    assert_eq!(array["members"][1]["role"], "active");
+    assert_eq!(array["members"][1]["state"], "in-sync");
+    assert!(array["size_bytes"].as_u64().unwrap() > 100 << 20);
+    assert_eq!(
+        weft.json(&["raid", "list"])[0],
+        weft.json(&["raid", "show", "tank"])
+    );
+}
+
+#[test]
+fn a_member_fails_is_replaced_and_rebuilt() {
+    let weft = with_array("5");
+    weft.ok(&["raid", "wait", "tank"]);
+    let failed = weft.json(&["raid", "fail", "tank", "./b"]);
+    assert_eq!(failed["state"], "degraded");
+    let status = weft.json(&["status"]);
+    assert_eq!(status["health"], "degraded");
+    assert_eq!(status["advice"][0]["command"], "weft raid add tank DISK");
+    weft.disks(&["d"], "64M");
+    weft.ok(&["raid", "add", "tank", "./d"]);
+    let whole = weft.json(&["raid", "wait", "tank"]);
+    assert!(
+        matches!(whole["state"].as_str(), Some("clean" | "active")),
+        "{whole}"
+    );
+    assert_eq!(weft.json(&["status"])["health"], "good");
+}
+
+#[test]
+fn an_array_stops_clean_and_comes_back() {
+    let weft = with_array("1");
+    weft.ok(&["raid", "wait", "tank"]);
+    let uuid = weft.json(&["raid", "show", "tank"])["uuid"].clone();
+    weft.ok(&["raid", "stop", "tank"]);
+    assert_eq!(weft.fails(&["raid", "show", "tank"]).0, "not-found");
+    let found = weft.json(&["raid", "examine", "./c"]);
+    assert_eq!(found["uuid"], uuid);
+    assert_eq!(found["clean"], true);
+    let back = weft.json(&["raid", "assemble", "tank", "./c", "./a", "./b"]);
+    assert_eq!(back["uuid"], uuid);
+    assert!(matches!(back["state"].as_str(), Some("clean" | "active")));
+}
+
+#[test]
+fn what_cannot_become_an_array_is_told_and_changes_nothing() {
+    let weft = Weft::new();
+    weft.disks(&["a", "b", "c"], "64M");
+    let create = |more: &[&str]| {
+        let mut line = vec!["raid", "create", "t"];
+        line.extend(more);
+        weft.fails(&line)
+    };
+    assert_eq!(create(&["--level", "3", "./a", "./b"]).0, "invalid");
+    assert_eq!(create(&["--level", "5", "./a", "./b"]).0, "invalid");
+    assert_eq!(create(&["--level", "1", "./a", "./a"]).0, "in-use");
+    assert_eq!(create(&["--level", "1", "./a", "./none"]).0, "not-found");
+    assert_eq!(
+        create(&["--level", "5", "./a", "./b", "./c", "--chunk", "3K"]).0,
+        "invalid"
+    );
+    let file = std::fs::File::options()
+        .write(true)
+        .open(weft.path("b"))
+        .unwrap();
+    file.write_all_at(&[0x53, 0xef], 1080).unwrap();
+    let (kind, message) = create(&["--level", "1", "./a", "./b"]);
+    assert_eq!(kind, "foreign");
+    assert!(
+        message.contains("ext") && message.contains("--force"),
+        "{message}"
+    );
+    assert_eq!(
+        weft.json(&["disk", "inspect", "./a"])[0]["signatures"],
+        serde_json::json!([])
+    );
+    assert_eq!(weft.json(&["raid", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn members_that_do_not_belong_together_are_told() {
+    let weft = with_array("5");
+    weft.disks(&["x", "y"], "64M");
+    weft.ok(&["raid", "create", "other", "--level", "1", "./x", "./y"]);
+    weft.ok(&["raid", "stop", "tank"]);
+    weft.ok(&["raid", "stop", "other"]);
+    let (_, message) = weft.fails(&["raid", "assemble", "t", "./a", "./b", "./x"]);
+    assert!(message.contains(&weft.at("x")), "{message}");
+    let (kind, message) = weft.fails(&["raid", "assemble", "t", "./a"]);
+    assert_eq!(kind, "degraded", "{message}");
+    assert!(
+        weft.fails(&["raid", "assemble", "t", "./a", "./b", "./none"])
+            .1
+            .contains("none")
+    );
+    let array = weft.json(&["raid", "assemble", "t", "./a", "./b"]);
+    assert_eq!(array["state"], "degraded");
+}
+
+#[test]
+fn a_disk_in_use_is_refused_by_us_and_seen_by_others() {
+    let weft = with_array("5");
+    let (kind, message) = weft.fails(&["raid", "create", "more", "--level", "0", "./a", "./b"]);
+    assert_eq!(kind, "in-use");
+    assert!(message.contains("raid tank"), "{message}");
+    let stranger = Weft::new();
+    let disk = weft.at("a");
+    let (kind, message) = stranger.fails(&["disk", "wipe", &disk]);
+    assert_eq!(kind, "busy");
+    assert!(message.contains(&disk), "{message}");
+}
