@@ -27,6 +27,8 @@ mod cpu;
 mod devices;
 mod error;
 mod fd;
+#[doc(hidden)]
+pub mod hostile;
 mod layout;
 mod machine;
 mod memory;

@@ -11,6 +11,7 @@ mod md;
 mod nbd;
 mod signatures;
 mod virtio;
+mod vmm;
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -29,6 +30,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("signatures", signatures::signatures),
     ("virtio_blk", virtio::blk),
     ("virtio_net_control", virtio::net_control),
+    ("vmm_kernel", vmm::kernel),
+    ("vmm_virtio_pci", vmm::virtio_pci),
 ];
 
 /// Runs the target of that name.

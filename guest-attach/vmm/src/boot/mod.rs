@@ -84,6 +84,16 @@ pub(crate) fn check(kernel: &Path, initrd: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// Loads the kernel file alone, whose name is `path`.
+pub(crate) fn load_image(
+    ram: &GuestRam,
+    path: &Path,
+    file: &mut File,
+    low_end: u64,
+) -> Result<Entry> {
+    image::load(ram, path, file, low_end).map(|image| image.entry)
+}
+
 fn open(path: &Path, what: &str) -> Result<File> {
     let context = || format!("cannot open the {what} {}", path.display());
     File::open(path).context(ErrorKind::Kernel, context())
