@@ -85,9 +85,11 @@ impl Host {
     }
 
     pub(crate) fn set_up(&self, spec: &NetworkSpec) -> Result<Plan> {
-        let plan = told(plan::set_up(spec, &self.observe()?))?;
-        self.apply(&plan)?;
-        Ok(plan)
+        self.run(async |links| {
+            let plan = plan::set_up(spec, &Observed::read_for(&links, &spec.name).await?)?;
+            plan.apply(&links).await?;
+            Ok(plan)
+        })
     }
 
     pub(crate) fn tear_down(&self, network: &NetworkName) -> Result<()> {

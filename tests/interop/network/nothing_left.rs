@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::Value;
 use weft_netio::link::Owner;
 use weft_netio::nft::{self, network_rules};
-use weft_netio::plan::{self, Operation};
+use weft_netio::plan::{self, Observed, Operation};
 use weft_netio::{ErrorKind, Mode, NetworkName, PortSpec, Tap, TapOptions};
 use weft_tests::{can, require, skip};
 
@@ -92,8 +92,11 @@ fn after_a_network_nothing_is_left() -> Result<()> {
         assert_eq!(addresses[0]["addr_info"][0]["local"], "10.91.0.1");
         assert_eq!(addresses[0]["addr_info"][0]["prefixlen"], 24);
 
-        let plan = told(plan::add_port(&port("lab", "wt-lab-vm1"), &host.observe()?))?;
-        host.apply(&plan)?;
+        host.run(async |links| {
+            let port = port("lab", "wt-lab-vm1");
+            let plan = plan::add_port(&port, &Observed::read_links(&links).await?)?;
+            plan.apply(&links).await
+        })?;
         let ports = json(&host, "bridge", &["-j", "link"])?;
         assert_eq!(
             (&ports[0]["ifname"], &ports[0]["master"]),

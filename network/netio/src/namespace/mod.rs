@@ -4,7 +4,7 @@
 //! `/run/netns` as `ip netns` makes them. Everything in this crate acts in the namespace of the calling thread, so
 //! [`Namespace::run`] carries any of it elsewhere.
 
-#[allow(unsafe_code)] // A room of unsafe: fork for a trial of unshare.
+#[allow(unsafe_code)] // A room of unsafe: fork for a trial of unshare, and an ioctl.
 mod sys;
 
 use std::fs::{self, File};
@@ -186,7 +186,7 @@ fn has_net_admin(status: &str) -> bool {
 }
 
 /// Moves the whole process into a user namespace in which it is root, and a network namespace in which it may do
-/// everything. Must be called while the process has a single thread (before any runtime starts); the kernel answers
+/// everything, with its loopback up. Must be called while the process has a single thread (before any runtime starts); the kernel answers
 /// otherwise with an error, and nothing has changed.
 pub fn enter_rootless() -> Result<()> {
     let uid = nix::unistd::geteuid();
@@ -196,7 +196,8 @@ pub fn enter_rootless() -> Result<()> {
     // user_namespaces(7): without privileges setgroups must be denied before a gid is mapped.
     fs::write("/proc/self/setgroups", "deny").map_err(failed)?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(failed)?;
-    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(failed)
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(failed)?;
+    sys::loopback_up().map_err(failed)
 }
 
 /// Runs `work` on a thread that ends with it, so that what it does to its namespaces ends too.

@@ -1,10 +1,11 @@
 //! The program `nft`.
 
+use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 
 use nftables::helper::{
-    DEFAULT_ARGS, DEFAULT_NFT, NftablesError, apply_ruleset_raw_async,
-    get_current_ruleset_raw_async,
+    DEFAULT_ARGS, NftablesError, apply_ruleset_raw_async, get_current_ruleset_raw_async,
 };
 use serde_json::{Value, json};
 
@@ -14,6 +15,8 @@ use crate::{Error, ErrorKind, Result};
 /// What starts the name of every table of weft's.
 const PREFIX: &str = "weft_";
 const FAMILY: &str = "inet";
+const PROGRAM: &str = "nft";
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 /// A base chain of somebody else's that drops what no rule of it accepts, and so may stop what weft lets pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,16 +114,26 @@ fn without_handles(mut object: Value) -> Value {
     object
 }
 
+/// Where `nft` is. The folders of system programs are searched too, for an ordinary user's PATH leaves them out.
+fn program() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(Into::into));
+    folders
+        .map(|folder| folder.join(PROGRAM))
+        .find(|program| Path::new(program).is_file())
+        .map_or_else(|| PROGRAM.into(), Into::into)
+}
+
 async fn apply(commands: Vec<Value>, doing: &str) -> Result<()> {
     let payload = json!({"nftables": commands}).to_string();
-    apply_ruleset_raw_async(&payload, DEFAULT_NFT, DEFAULT_ARGS)
+    apply_ruleset_raw_async(&payload, Some(&program()), DEFAULT_ARGS)
         .await
         .map_err(|e| error(doing, e))?;
     Ok(())
 }
 
 async fn read(arguments: &[&str], doing: &str) -> Result<Vec<Value>> {
-    let text = get_current_ruleset_raw_async(DEFAULT_NFT, arguments.iter())
+    let text = get_current_ruleset_raw_async(Some(&program()), arguments.iter())
         .await
         .map_err(|e| error(doing, e))?;
     let unreadable = || Error::new(ErrorKind::Io, format!("{doing}: nft's answer is no JSON"));

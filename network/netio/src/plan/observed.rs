@@ -2,7 +2,7 @@
 
 use crate::link::{Address, Link, Links, Owner, Route};
 use crate::nft::{self, Blocking, Ruleset};
-use crate::{Error, ErrorKind, Result, forwarding};
+use crate::{Error, ErrorKind, NetworkName, Result, forwarding};
 
 /// What the host has already, as far as networks are concerned.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +24,10 @@ pub struct Observed {
 /// The tables of rules that are weft's, or that they cannot be known.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rules {
-    /// Each with what it holds.
+    /// Each with what it holds; those of one network alone after [`Observed::read_for`].
     Known(Vec<Ruleset>),
+    /// Nobody looked.
+    NotRead,
     /// The program that lists them is not installed.
     NoProgram,
 }
@@ -44,16 +46,31 @@ pub struct MadeNetwork {
 }
 
 impl Observed {
-    /// Looks at the namespace of the calling thread.
+    /// Looks at everything in the namespace of the calling thread.
     pub async fn read(links: &Links) -> Result<Self> {
-        let (rules, blocking) = read_rules().await?;
+        let mut observed = Self::read_links(links).await?;
+        (observed.rules, observed.blocking) = known_or_no_program(read_rules(None).await)?;
+        Ok(observed)
+    }
+
+    /// As [`Observed::read`], but for what other networks' tables of rules hold: enough to set up or tear down this
+    /// one, and as quick with a hundred networks as with one.
+    pub async fn read_for(links: &Links, network: &NetworkName) -> Result<Self> {
+        let mut observed = Self::read_links(links).await?;
+        let table = network.table();
+        (observed.rules, observed.blocking) = known_or_no_program(read_rules(Some(&table)).await)?;
+        Ok(observed)
+    }
+
+    /// Links, addresses and routes alone: enough for ports. Starts no program.
+    pub async fn read_links(links: &Links) -> Result<Self> {
         Ok(Self {
             links: links.links().await?,
             addresses: links.addresses().await?,
             routes: links.routes().await?,
             forwarding: forwarding::is_on()?,
-            rules,
-            blocking,
+            rules: Rules::NotRead,
+            blocking: Vec::new(),
         })
     }
 
@@ -106,10 +123,15 @@ impl Observed {
             .filter(move |address| address.index == index)
     }
 
-    /// What this table holds, if it is there. [`ErrorKind::MissingProgram`] if it cannot be known.
+    /// What this table holds, if it is there. [`ErrorKind::MissingProgram`] if it cannot be known, and
+    /// [`ErrorKind::Invalid`] if nobody looked.
     pub(super) fn table(&self, name: &str) -> Result<Option<&Ruleset>> {
         match &self.rules {
             Rules::Known(tables) => Ok(tables.iter().find(|rules| rules.table() == name)),
+            Rules::NotRead => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the rules of table {name} were not read"),
+            )),
             Rules::NoProgram => Err(Error::new(
                 ErrorKind::MissingProgram,
                 "networks need the program nft, which is not installed: install the package nftables",
@@ -118,17 +140,22 @@ impl Observed {
     }
 }
 
-async fn read_rules() -> Result<(Rules, Vec<Blocking>)> {
-    let tables = match nft::tables().await {
-        Ok(tables) => tables,
-        Err(e) if e.kind() == ErrorKind::MissingProgram => {
-            return Ok((Rules::NoProgram, Vec::new()));
-        }
-        Err(e) => return Err(e),
+/// The rules of one table, or of all, and what of others' may be in the way.
+async fn read_rules(only: Option<&str>) -> Result<(Rules, Vec<Blocking>)> {
+    let tables = match only {
+        Some(table) => vec![table.to_owned()],
+        None => nft::tables().await?,
     };
     let mut known = Vec::new();
     for table in tables {
         known.extend(nft::list(&table).await?);
     }
     Ok((Rules::Known(known), nft::blocking_chains().await?))
+}
+
+fn known_or_no_program(read: Result<(Rules, Vec<Blocking>)>) -> Result<(Rules, Vec<Blocking>)> {
+    match read {
+        Err(e) if e.kind() == ErrorKind::MissingProgram => Ok((Rules::NoProgram, Vec::new())),
+        other => other,
+    }
 }

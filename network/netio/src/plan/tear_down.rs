@@ -40,6 +40,9 @@ pub fn tear_down(name: &NetworkName, observed: &Observed) -> Result<Plan> {
             operations.push(Operation::DeleteRules { table });
         }
         Rules::Known(_) => {}
+        Rules::NotRead => warnings.push(format!(
+            "nobody looked for rules; if there is a table inet {table}, it stays"
+        )),
         Rules::NoProgram => warnings.push(format!(
             "the program nft is not installed; if there is a table inet {table}, it stays"
         )),

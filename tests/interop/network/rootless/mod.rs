@@ -25,6 +25,7 @@ fn an_ordinary_user_makes_a_network_of_its_own() -> Result<()> {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let output = Command::new(&program)
         .current_dir("/")
+        .env("PATH", "/usr/bin:/bin")
         .uid(NOBODY)
         .gid(NOBODY)
         .output()?;

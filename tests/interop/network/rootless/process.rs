@@ -23,9 +23,10 @@ fn main() -> anyhow::Result<()> {
 /// A network from nothing to nothing, with a TAP device as its port in between.
 async fn network() -> Result<()> {
     let links = Links::open()?;
+    assert!(links.expect("lo").await?.up, "the loopback");
     let subnet = "10.91.0.0/24".parse().expect("a subnet");
     let spec = NetworkSpec::new(NetworkName::new("lab")?, subnet, Mode::Nat);
-    let made = plan::set_up(&spec, &Observed::read(&links).await?)?;
+    let made = plan::set_up(&spec, &Observed::read_for(&links, &spec.name).await?)?;
     made.apply(&links).await?;
     let port = InterfaceName::new("tap0")?;
     let tap = Tap::open(&port, &TapOptions::default())?;
