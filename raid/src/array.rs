@@ -7,6 +7,7 @@
 mod intent;
 mod lane;
 mod locks;
+mod lost;
 mod meta;
 mod mirror;
 mod pool;

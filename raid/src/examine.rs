@@ -6,8 +6,8 @@ use weft_block::{
     BlockDevice, BlockQueue, Error, ErrorKind, IoVec, Request, Result, SECTOR, Spawner,
 };
 
+use crate::bad_blocks::parse_bad_blocks;
 use crate::bitmap::{BitmapError, BitmapHead, BitmapImage, HEAD_BYTES, MOST_CHUNKS};
-use crate::fields::le64;
 use crate::level::Level;
 use crate::superblock::{Features, SUPER_BYTE, SUPER_BYTES, Superblock, SuperblockError};
 
@@ -164,32 +164,4 @@ async fn read_bad_blocks(
     let len = usize::from(superblock.bblog_size) * SECTOR as usize;
     let log = read(queue, sector * SECTOR, len).await?;
     Ok(parse_bad_blocks(&log, superblock.bblog_shift))
-}
-
-/// The entries of a bad-block log: 54 bits of place and 10 bits of length, in units of `1 << shift` sectors, up to the
-/// first that is all ones.
-pub fn parse_bad_blocks(log: &[u8], shift: u8) -> Vec<Range<u64>> {
-    let entries = log.chunks_exact(8).map(|entry| le64(entry, 0));
-    entries
-        .take_while(|&entry| entry != u64::MAX)
-        .filter_map(|entry| {
-            let start = (entry >> 10).checked_shl(u32::from(shift))?;
-            let len = (entry & 0x3ff).checked_shl(u32::from(shift))?;
-            Some(start..start.checked_add(len)?)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bad_blocks_are_read_up_to_the_end_mark() {
-        let mut log = vec![0xff; 64];
-        log[..8].copy_from_slice(&((1000_u64 << 10) | 8).to_le_bytes());
-        assert_eq!(parse_bad_blocks(&log, 0), vec![1000..1008; 1]);
-        assert_eq!(parse_bad_blocks(&log, 3), vec![8000..8064; 1]);
-        assert_eq!(parse_bad_blocks(&[0xff; 7], 3), []);
-    }
 }

@@ -21,6 +21,7 @@
 
 mod array;
 mod assemble;
+mod bad_blocks;
 pub mod bitmap;
 mod create;
 mod examine;
@@ -36,8 +37,9 @@ pub mod superblock;
 
 pub use array::{Array, Progress, SyncAction, Syncer};
 pub use assemble::{AssembleOptions, assemble};
+pub use bad_blocks::parse_bad_blocks;
 pub use create::{CreateOptions, DEFAULT_CHUNK, MemberDevice, create};
-pub use examine::{Examined, examine, parse_bad_blocks};
+pub use examine::{Examined, examine};
 pub use status::{ArrayState, MemberRole, MemberState, MemberStatus, Status};
 
 #[cfg(test)]

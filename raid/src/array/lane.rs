@@ -16,6 +16,7 @@ use weft_block::{
 use super::Shared;
 use super::pool::Pool;
 use super::state::{Duty, MemberId, done_bytes};
+use crate::bad_blocks::overlaps;
 
 /// What one slot is made of at this moment, as a queue uses it.
 #[derive(Clone)]
@@ -34,8 +35,12 @@ impl Leg {
     /// Whether `range` of member space is there.
     pub(crate) fn has(&self, range: &Range<u64>) -> bool {
         let done = self.done.as_ref();
-        let good = |bad: &Range<u64>| bad.end <= range.start || range.end <= bad.start;
-        done.is_none_or(|done| range.end <= done_bytes(done)) && self.bad.iter().all(good)
+        done.is_none_or(|done| range.end <= done_bytes(done)) && !self.is_bad(range)
+    }
+
+    /// Whether the member's log says that some of `range` is lost.
+    pub(crate) fn is_bad(&self, range: &Range<u64>) -> bool {
+        overlaps(&self.bad, range)
     }
 
     /// Sends a request whose offset counts from the start of the member's data.

@@ -238,7 +238,11 @@ impl Lane {
         Ok(())
     }
 
-    async fn drop_members(&self, meta: &mut Meta, failed: Vec<(MemberId, Error)>) -> Result<()> {
+    pub(crate) async fn drop_members(
+        &self,
+        meta: &mut Meta,
+        failed: Vec<(MemberId, Error)>,
+    ) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
         }
@@ -395,7 +399,7 @@ impl Lane {
 }
 
 /// Waits for requests that are under way; returns those that failed.
-async fn settle(
+pub(crate) async fn settle(
     sent: Vec<(MemberId, LocalBoxFuture<'static, weft_block::Completion>)>,
 ) -> Vec<(MemberId, Error)> {
     let mut failed = Vec::new();
@@ -457,6 +461,10 @@ fn compose(
     superblock.utime = now;
     let recovery = Features::RECOVERY_OFFSET.with(Features::RECOVERY_BITMAP);
     superblock.features = superblock.features.without(recovery);
+    superblock.features = match member.bad.is_empty() {
+        true => superblock.features.without(Features::BAD_BLOCKS),
+        false => superblock.features.with(Features::BAD_BLOCKS),
+    };
     superblock.recovery_offset = 0;
     if let Duty::Rebuilding {
         recorded,

@@ -168,11 +168,14 @@ impl Lane {
         if legs.len() > 1 {
             self.pool.put_vector(data);
         }
-        let result = self.outcome(failed).await;
-        if result.is_ok() {
-            writing.done();
-        }
-        result
+        self.outcome(failed).await?;
+        writing.done();
+        let healed: SmallVec<[MemberId; 2]> = legs
+            .iter()
+            .filter(|leg| leg.is_bad(&range))
+            .map(|leg| leg.id)
+            .collect();
+        self.clear_lost(&healed, &range).await
     }
 
     /// Answers a read that `broken` could not, from another leg, and writes what was read there to `broken`.

@@ -79,6 +79,11 @@ impl Lane {
     /// Answers a read of member space of a slot that is not wholly there.
     async fn degraded_read(self: Rc<Self>, part: Request, slot: u32) -> Completion {
         let range = part.offset..part.end();
+        let leg = self.route().legs[slot as usize].clone();
+        if let Some(leg) = leg.filter(|leg| leg.is_bad(&range)) {
+            let _guard = self.shared.locks.exclusive(range).await;
+            return self.answer_mended(part, slot, leg.id).await;
+        }
         let _guard = self.shared.locks.shared(range.clone()).await;
         // A rebuild may have come by while the range was waited for.
         let route = self.route();
@@ -111,6 +116,10 @@ impl Lane {
         }
         let range = part.offset..part.end();
         let _guard = self.shared.locks.exclusive(range.clone()).await;
+        self.answer_mended(part, slot, id).await
+    }
+
+    async fn answer_mended(&self, part: Request, slot: u32, id: MemberId) -> Completion {
         match self.mend(slot, id, part.offset, part.len).await {
             Ok(mended) => {
                 part.buffer.clone().copy_in(0, &mended);
@@ -158,10 +167,12 @@ impl Lane {
         let leg = route.legs[slot as usize].as_ref();
         if let Some(leg) = leg.filter(|leg| leg.id == id) {
             let write = Request::write(offset, weft_block::IoVec::copy_of(&made));
-            if let Err(error) = leg.submit(write).await.result {
-                // The read itself is answered, whatever becomes of the member.
-                let _ = self.fail_members(vec![(id, error)]).await;
-            }
+            // The read itself is answered, whatever becomes of the member.
+            let _ = match leg.submit(write).await.result {
+                Ok(()) if leg.is_bad(&range) => self.clear_lost(&[id], &range).await,
+                Ok(()) => Ok(()),
+                Err(error) => self.fail_members(vec![(id, error)]).await,
+            };
         }
         Ok(made)
     }

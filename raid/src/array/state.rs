@@ -11,6 +11,9 @@ use super::intent::Intent;
 use crate::geometry::Geometry;
 use crate::superblock::{Role, Superblock, Timestamp};
 
+/// Messages that the status keeps.
+const MOST_NOTICES: usize = 64;
+
 /// Names a member for the life of an array; never used twice.
 pub(crate) type MemberId = u32;
 
@@ -234,6 +237,14 @@ impl State {
             .member(id)
             .is_some_and(|member| matches!(member.duty, Duty::InSync(_)));
         whole && self.in_sync() <= needed
+    }
+
+    /// Keeps a message for the status; the oldest give way to new ones.
+    pub(crate) fn note(&mut self, message: String) {
+        if self.notices.len() >= MOST_NOTICES {
+            self.notices.remove(0);
+        }
+        self.notices.push(message);
     }
 
     /// Whether the superblocks say that writes may be under way.

@@ -23,7 +23,16 @@ const REQUEST_UNITS: usize = 32;
 /// One buffer for each slot of a unit that is written, by slot.
 type Columns = SmallVec<[Option<Buffer>; 8]>;
 
+/// What came of a unit.
+enum Tried {
+    Written,
+    /// Nothing was sent: what is needed beside the new data cannot be read.
+    Unreadable(Error),
+    Failed(Error),
+}
+
 /// A unit while it is written.
+#[derive(Clone, Copy)]
 struct Work<'a> {
     shape: &'a ParityRows,
     unit: Unit,
@@ -98,28 +107,58 @@ impl Lane {
     }
 
     async fn write_unit(&self, work: Work<'_>) -> Result<()> {
+        let error = match self.try_unit(&work).await {
+            Tried::Written => return Ok(()),
+            Tried::Failed(error) => return Err(error),
+            Tried::Unreadable(error) => error,
+        };
+        // Two blocks of a row are lost somewhere in it: what lies beside them can be written all the same.
+        let (unit, block) = (work.unit, u64::from(self.shared.info.logical_block));
+        if unit.rows > 1 || unit.len <= block {
+            return Err(error);
+        }
+        let half = (unit.len / 2).next_multiple_of(block);
+        for (start, len) in [(0, half), (half, unit.len - half)] {
+            let unit = Unit {
+                start: unit.start + start,
+                len,
+                ..unit
+            };
+            Box::pin(self.write_unit(Work { unit, ..work })).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_unit(&self, work: &Work<'_>) -> Tried {
         let start = work.unit.offset(work.shape);
         let range = start..start + work.unit.member_len();
         let _guard = self.shared.locks.exclusive(range.clone()).await;
-        let writing = self.begin(range.clone()).await?;
+        let writing = match self.begin(range.clone()).await {
+            Ok(writing) => writing,
+            Err(error) => return Tried::Failed(error),
+        };
         let trusted = !self.shared.needs_resync(&range);
         let route = self.route();
-        let columns = self.columns(&work, &route, trusted).await;
-        let columns = match columns {
+        let columns = match self.columns(work, &route, trusted).await {
             Ok(columns) => columns,
             Err(error) => {
                 // Nothing of it was sent.
                 writing.done();
-                return Err(error);
+                return match error.kind() {
+                    ErrorKind::Io => Tried::Unreadable(error),
+                    _ => Tried::Failed(error),
+                };
             }
         };
         // Members may have gone while the old data was read.
         let route = self.route();
-        let result = self.send(&work, &route, columns, start).await;
-        if result.is_ok() {
-            writing.done();
+        match self.send(work, &route, columns, start).await {
+            Ok(()) => {
+                writing.done();
+                Tried::Written
+            }
+            Err(error) => Tried::Failed(error),
         }
-        result
     }
 
     /// The new contents of every slot that the unit writes.
@@ -263,6 +302,8 @@ impl Lane {
         let whole = work.unit.rows > 1 || work.unit.count == work.shape.data();
         let zeroes = matches!(work.request.op, Op::WriteZeroes { .. }) && whole;
         let len = work.unit.member_len();
+        let range = offset..offset + len;
+        let mut healed: SmallVec<[MemberId; 2]> = SmallVec::new();
         let mut sent: SmallVec<[_; 8]> = SmallVec::new();
         for (leg, column) in route.legs.iter().zip(columns) {
             let Some(column) = column else { continue };
@@ -284,6 +325,9 @@ impl Lane {
             } else {
                 Request::write(offset, column.into())
             };
+            if leg.is_bad(&range) {
+                healed.push(leg.id);
+            }
             sent.push((leg.id, leg.submit(request)));
         }
         let mut failed = Vec::new();
@@ -294,6 +338,7 @@ impl Lane {
                 failed.push((id, error));
             }
         }
-        self.outcome(failed).await
+        self.outcome(failed).await?;
+        self.clear_lost(&healed, &range).await
     }
 }

@@ -56,20 +56,54 @@ fn a_bad_sector_under_a_small_write_costs_nothing() {
 }
 
 #[test]
-fn a_rebuild_that_cannot_read_says_where() {
+fn a_rebuild_marks_what_cannot_be_made_and_goes_on() {
     let rig = Rig::new(4, 4);
     let spawner = rig.executor.spawner();
     let array = rig.create(&options(shape(Level::Raid5, 3), 4));
     rig.sync(&array).expect("synced");
+    let data = pattern(2 * MIB as usize, 1);
+    rig.write(&array, 0, &data).expect("it writes");
     rig.run(array.fail("disk0", &spawner)).expect("it fails");
     rig.run(array.add(rig.members[3].clone(), [1; 16], &spawner))
         .expect("added");
+    // Member space 700: rows have 32 sectors, so row 21, whose parity lies on slot 2 and whose first chunk on slot 0.
     rig.faults[1].bad_sectors(MIB + 700 * 512..MIB + 701 * 512);
-    let error = rig.sync(&array).expect_err("it cannot be read");
+    rig.sync(&array).expect("synced");
+    let status = array.status();
+    assert_eq!(status.state, ArrayState::Active);
     assert!(
-        error
-            .sentence()
-            .contains("the rebuild of slot 0 of array tank stopped")
+        status
+            .messages
+            .iter()
+            .any(|message| message.contains("is lost")),
+        "{status:?}"
     );
-    assert_eq!(array.status().state, ArrayState::Degraded);
+    rig.stop(&array);
+    let array = rig.assemble(&[3, 1, 2]).expect("it starts");
+    let (row, sector) = (700 / 32, 700 % 32);
+    let lost = (row * 2 * 32 + sector) as usize * 512;
+    assert!(
+        rig.read(&array, lost as u64, 512).is_err(),
+        "it is not made up"
+    );
+    assert!(rig.read(&array, lost as u64 + CHUNK, 512).is_err());
+    for (from, to) in [(0, lost), (lost + 512, lost + CHUNK as usize)] {
+        let read = rig.read(&array, from as u64, to - from).expect("it reads");
+        assert!(read == data[from..to]);
+    }
+    // Written again, it is there again, for good.
+    let again = pattern(2 * CHUNK as usize, 2);
+    let row_start = row as u64 * 2 * CHUNK;
+    rig.write(&array, row_start, &again).expect("it writes");
+    assert_eq!(
+        rig.read(&array, row_start, again.len()).expect("it reads"),
+        again
+    );
+    rig.stop(&array);
+    let array = rig.assemble(&[3, 1, 2]).expect("it starts");
+    assert_eq!(
+        rig.read(&array, row_start, again.len()).expect("it reads"),
+        again
+    );
+    assert!(rig.is_consistent(&array, &[3, 1, 2]));
 }

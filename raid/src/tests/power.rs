@@ -1,1 +1,324 @@
+//! Power cuts at any instant, under load, with members failing, beside resync and rebuild: then the oracle.
+//!
+//! What a level cannot survive is not asked of it: one member of RAID-5 at a time, all but one of RAID-1, and a
+//! RAID-5 array that crashes while degraded may only refuse to start.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use weft_block::{BlockDevice, ErrorKind, Info};
+use weft_sim::{
+    Delays, Executor, Faults, Faulty, Oracle, PowerCut, PowerSupply, Slow, Workload, for_each_seed,
+};
+
+use super::harness::{MIB, Shape, now, options, shape, shapes, sync};
+use crate::level::Level;
+use crate::{Array, ArrayState, AssembleOptions, MemberDevice, assemble, create};
+
+/// Bytes of a disk: 256 KiB of data behind the first MiB.
+const DISK: u64 = MIB + (256 << 10);
+const ROUNDS: u64 = 3;
+
+struct World {
+    seed: u64,
+    random: ChaCha8Rng,
+    shape: Shape,
+    supply: PowerSupply,
+    disks: Vec<PowerCut>,
+    oracle: Oracle,
+    /// The disk of each slot.
+    members: Vec<usize>,
+}
+
+/// One life of the machine, from power on to power off.
+struct Life {
+    executor: Executor,
+    members: Vec<MemberDevice>,
+    faults: Vec<Faults>,
+}
+
+impl World {
+    fn new(seed: u64, shape: Shape) -> Self {
+        let mut world = Self {
+            seed,
+            random: ChaCha8Rng::seed_from_u64(seed),
+            shape,
+            supply: PowerSupply::new(seed),
+            disks: Vec::new(),
+            oracle: Oracle::new(512),
+            members: (0..shape.members).collect(),
+        };
+        for _ in 0..shape.members {
+            world.new_disk();
+        }
+        world
+    }
+
+    fn new_disk(&mut self) {
+        let mut info = Info::new(DISK, 512);
+        info.discard = true;
+        self.disks.push(PowerCut::new(&self.supply, info));
+    }
+
+    fn life(&mut self) -> Life {
+        let executor = Executor::new(self.random.random());
+        let slow = self.random.random_bool(0.3);
+        let (mut members, mut faults) = (Vec::new(), Vec::new());
+        for (number, disk) in self.disks.iter().enumerate() {
+            let faulty = Faulty::new(Arc::new(disk.clone()), self.seed);
+            faults.push(faulty.faults());
+            let mut device: Arc<dyn BlockDevice> = Arc::new(faulty);
+            if slow {
+                let delays = Delays::up_to(Duration::from_millis(5 + 40 * (number as u64 % 2)));
+                device = Arc::new(Slow::new(device, &executor.clock(), self.seed, delays));
+            }
+            members.push(MemberDevice {
+                path: format!("disk{number}"),
+                device,
+            });
+        }
+        Life {
+            executor,
+            members,
+            faults,
+        }
+    }
+
+    fn create(&mut self) {
+        let life = self.life();
+        let mut options = options(self.shape, self.seed);
+        // The disks are zeroes, which agree.
+        options.assume_clean = self.random.random_bool(0.5);
+        options.bitmap = self.random.random_bool(0.8);
+        options.bitmap_chunk = Some(16 << 10);
+        let spawner = life.executor.spawner();
+        let array = life
+            .executor
+            .block_on(create(&options, life.members.clone(), &spawner));
+        let array = array.expect("it is made");
+        if self.random.random_bool(0.5) {
+            sync(&life.executor, &array).expect("synced");
+        }
+        // Without a stop: the next life finds it as it is.
+        self.supply.cut();
+        self.supply.power_on();
+    }
+
+    /// Starts the array, or finds that it rightly refuses.
+    fn start(&mut self, life: &Life) -> Option<Array> {
+        let members = self
+            .members
+            .iter()
+            .map(|&index| life.members[index].clone())
+            .collect();
+        let options = AssembleOptions {
+            name: None,
+            force: false,
+            now: now(self.seed),
+        };
+        let spawner = life.executor.spawner();
+        match life
+            .executor
+            .block_on(assemble(members, &options, &spawner))
+        {
+            Ok(array) => Some(array),
+            Err(error) => {
+                let refused = error.sentence();
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{refused}");
+                assert!(
+                    refused.contains("degraded and was not stopped cleanly"),
+                    "{refused}"
+                );
+                assert!(matches!(self.shape.level, Level::Raid4 | Level::Raid5));
+                None
+            }
+        }
+    }
+
+    /// Load, resync, ticks, perhaps a failing member, until the load is done or the power goes.
+    fn live(&mut self, life: &Life, array: &Array, may_fail: bool) {
+        let spawner = life.executor.spawner();
+        self.supply.cut_after(self.random.random_range(1..400));
+        let spared = self.shape.level.is_redundant() && self.shape.members > 1;
+        if may_fail && spared && self.random.random_bool(0.5) {
+            let lost = self.members[self.random.random_range(0..self.members.len())];
+            let faults = &life.faults[lost];
+            match self.random.random_range(0..3) {
+                0 => faults.set_offline_after(self.random.random_range(0..150)),
+                1 => faults.fail_writes(MIB..DISK),
+                _ => faults.fail_flushes(true),
+            }
+        }
+        let mut load = Workload::new(self.random.random(), 120);
+        load.max_blocks = 80;
+        if self.shape.level == Level::Raid1 {
+            // Legs may keep what was discarded or not, each as it likes.
+            load.mix.discard = 0;
+        }
+        let watched = self.oracle.watch(Arc::new(array.clone()));
+        let work = async {
+            // An array that has lost its power cannot be opened.
+            let _ = load.run(&*watched, &spawner).await;
+        };
+        let syncing = async {
+            let Ok(syncer) = array.syncer(&spawner) else {
+                return;
+            };
+            for turn in 0..60 {
+                if syncer.step(64 << 10).await.is_err() && !self.supply.is_on() {
+                    return;
+                }
+                life.executor.sleep(Duration::from_millis(1)).await;
+                if turn % 8 == 7 {
+                    let _ = array.tick(now(turn), &spawner).await;
+                }
+            }
+        };
+        life.executor
+            .block_on(futures_util::future::join(work, syncing));
+    }
+
+    /// After a cut: the array starts or refuses, is made whole, and the oracle is asked.
+    fn judge(&mut self) -> bool {
+        let life = self.life();
+        let Some(array) = self.start(&life) else {
+            return false;
+        };
+        let spawner = life.executor.spawner();
+        if self.random.random_bool(0.5) {
+            self.verify(&life, &array);
+        }
+        self.replace_lost(&life, &array);
+        // A block that was torn while redundancy was away cannot be rebuilt; it is not the oracle's business.
+        let whole = sync(&life.executor, &array).is_ok();
+        self.verify(&life, &array);
+        self.oracle.assert_honest();
+        life.executor
+            .block_on(array.stop(&spawner))
+            .expect("it stops");
+        let lost = |member: &crate::array::Member| !member.bad.is_empty();
+        let lost = array.shared.state().members.iter().any(lost);
+        if whole && !lost && array.status().sync.is_idle() {
+            self.check_rows(&array);
+        }
+        whole && array.status().state != ArrayState::Degraded
+    }
+
+    fn verify(&self, life: &Life, array: &Array) {
+        let watched = self.oracle.watch(Arc::new(array.clone()));
+        let queue = watched.open(&life.executor.spawner()).expect("a queue");
+        life.executor.block_on(self.oracle.verify(&*queue));
+        self.oracle.assert_honest();
+    }
+
+    /// Members that were failed or left out come back, or new ones take their place.
+    fn replace_lost(&mut self, life: &Life, array: &Array) {
+        let spawner = life.executor.spawner();
+        for (slot, member) in array.status().members.into_iter().enumerate() {
+            if member.path.is_some() || slot >= self.members.len() {
+                continue;
+            }
+            let back = life.members[self.members[slot]].clone();
+            life.executor
+                .block_on(array.add(back, [slot as u8 + 1; 16], &spawner))
+                .expect("added");
+        }
+    }
+
+    /// Parity and mirrors agree on the medium itself.
+    fn check_rows(&self, array: &Array) {
+        let size = array.geometry().member_size() as usize;
+        let data = |&index: &usize| self.disks[index].peek(MIB, size);
+        let data: Vec<Vec<u8>> = self.members.iter().map(data).collect();
+        match self.shape.level {
+            Level::Raid0 => {}
+            Level::Raid1 => assert!(
+                data.windows(2).all(|pair| pair[0] == pair[1]),
+                "legs differ"
+            ),
+            _ => {
+                let sources: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
+                let mut sum = vec![0; size];
+                crate::parity::xor(&mut sum, &sources);
+                assert!(sum.iter().all(|&byte| byte == 0), "parity differs");
+            }
+        }
+    }
+}
+
+fn survives(seed: u64) {
+    let mut all = shapes();
+    all.push(shape(Level::Raid5, 4));
+    let mut world = World::new(seed, all[seed as usize % all.len()]);
+    world.create();
+    let mut whole = true;
+    for _ in 0..ROUNDS {
+        let life = world.life();
+        let Some(array) = world.start(&life) else {
+            return;
+        };
+        world.live(&life, &array, whole && world.seed % 3 != 0);
+        drop(array);
+        world.supply.cut();
+        world.oracle.power_cut();
+        world.supply.power_on();
+        whole = world.judge();
+    }
+}
+
+#[test]
+fn arrays_survive_power_cuts_and_lost_members() {
+    for_each_seed(300, survives);
+}
+
+/// Crashes, starts again with or without a resync, then loses each member in turn. Whether the oracle objects.
+fn objects(seed: u64, resync: bool) -> bool {
+    let shape = shape(
+        if seed % 2 == 0 {
+            Level::Raid5
+        } else {
+            Level::Raid1
+        },
+        3,
+    );
+    let mut world = World::new(seed, shape);
+    world.create();
+    let life = world.life();
+    let Some(array) = world.start(&life) else {
+        return false;
+    };
+    sync(&life.executor, &array).expect("synced");
+    world.live(&life, &array, false);
+    drop(array);
+    world.supply.cut();
+    world.oracle.power_cut();
+    world.supply.power_on();
+    let life = world.life();
+    let Some(array) = world.start(&life) else {
+        return false;
+    };
+    let skip = std::sync::atomic::Ordering::Relaxed;
+    array.shared.skip_resync.store(!resync, skip);
+    let spawner = life.executor.spawner();
+    let queue = world
+        .oracle
+        .watch(Arc::new(array.clone()))
+        .open(&spawner)
+        .expect("a queue");
+    // What is seen first must stay, wherever it is read from later.
+    life.executor.block_on(world.oracle.verify(&*queue));
+    sync(&life.executor, &array).expect("synced");
+    life.faults[0].set_offline(true);
+    life.executor.block_on(world.oracle.verify(&*queue));
+    !world.oracle.violations().is_empty()
+}
+
+#[test]
+fn the_oracle_catches_an_array_that_does_not_resync() {
+    let seeds = 0..24;
+    assert_eq!(seeds.clone().find(|&seed| objects(seed, true)), None);
+    let caught = seeds.filter(|&seed| objects(seed, false)).count();
+    assert!(caught >= 4, "caught {caught} of 24");
+}

@@ -124,13 +124,42 @@ impl Lane {
             true => self.make_buffer(slot, range.start, len).await,
             false => self.copy_buffer(range.start, len).await,
         };
-        let made = made.map_err(|error| {
-            let name = &self.shared.name;
-            error.in_context(format!(
-                "the rebuild of slot {slot} of array {name} stopped at byte {} of its members",
-                range.start
-            ))
-        })?;
+        let error = match made {
+            Ok(made) => return self.recover_write(id, slot, range, made).await,
+            Err(error) => error,
+        };
+        let block = u64::from(self.shared.block as u32);
+        if error.kind() == ErrorKind::Io && len > block {
+            let middle = range.start + (len / 2).next_multiple_of(block);
+            for half in [range.start..middle, middle..range.end] {
+                Box::pin(self.recover_window(id, slot, half)).await?;
+            }
+            return Ok(());
+        }
+        // A block of another member is lost as well: the rest is worth having.
+        if error.kind() == ErrorKind::Io && self.mark_lost(&[id], &range).await? {
+            let lost = format!(
+                "the block at byte {} of slot {slot} is lost: it could not be rebuilt ({})",
+                range.start,
+                error.sentence()
+            );
+            self.shared.state().note(lost);
+            return Ok(());
+        }
+        let name = &self.shared.name;
+        Err(error.in_context(format!(
+            "the rebuild of slot {slot} of array {name} stopped at byte {} of its members",
+            range.start
+        )))
+    }
+
+    async fn recover_write(
+        &self,
+        id: MemberId,
+        slot: u32,
+        range: Range<u64>,
+        made: Buffer,
+    ) -> Result<()> {
         let route = self.route();
         let leg = route.legs[slot as usize]
             .as_ref()
@@ -145,7 +174,10 @@ impl Lane {
             let why = error.sentence();
             self.fail_members(vec![(id, error)]).await?;
             let why = format!("the member that was rebuilt into slot {slot} failed: {why}");
-            return Err(Error::new(ErrorKind::Io, why));
+            return Err(Error::new(ErrorKind::Offline, why));
+        }
+        if leg.is_bad(&range) {
+            self.clear_lost(&[id], &range).await?;
         }
         Ok(())
     }

@@ -124,17 +124,33 @@ impl Lane {
         let route = self.route();
         let all = 0..self.shared.geometry.members();
         let reads = self.read_slots(&route, all, range.start, len).await;
-        let (mut gone, mut unreadable) = (Vec::new(), false);
+        let (mut gone, mut unreadable) = (Vec::new(), SmallVec::<[u32; 4]>::new());
         for (bad, id, error) in reads.failed {
             match id {
                 Some(id) if error.kind() == ErrorKind::Offline => gone.push((id, error)),
-                _ => unreadable |= bad != slot,
+                _ if bad != slot => unreadable.push(bad),
+                _ => {}
             }
         }
         self.fail_members(gone).await?;
         // A member has gone: the next step sees that there is nothing to resync any more.
-        if unreadable || !self.shared.state().is_whole(&self.shared.geometry) {
+        if !self.shared.state().is_whole(&self.shared.geometry) {
             return Ok(Outcome::Unreadable);
+        }
+        if !unreadable.is_empty() {
+            if len > self.shared.block as u64 {
+                return Ok(Outcome::Unreadable);
+            }
+            // A block was torn, and parity cannot tell what it was: neither can be used until they are written.
+            unreadable.push(slot);
+            let legs = unreadable
+                .iter()
+                .filter_map(|&slot| route.legs[slot as usize].as_ref());
+            let ids: SmallVec<[MemberId; 4]> = legs.map(|leg| leg.id).collect();
+            return Ok(match self.mark_lost(&ids, &range).await? {
+                true => Outcome::Agree,
+                false => Outcome::Unreadable,
+            });
         }
         let mut made = self.pool.take(len as usize);
         let data = reads.buffers.iter().filter(|(other, _)| *other != slot);
@@ -175,7 +191,8 @@ impl Lane {
         }
         let mut buffers = reads.buffers.into_iter();
         let Some((_, first)) = buffers.next() else {
-            return Ok(Outcome::Unreadable);
+            // It was torn on every leg, and stays unreadable on each until it is written.
+            return Ok(Outcome::Agree);
         };
         let mut differ = bad;
         for (slot, other) in buffers {
@@ -203,8 +220,15 @@ impl Lane {
                 failed.push((id, error));
             }
         }
+        let range = offset..offset + data.len() as u64;
         self.pool.put_vector(data);
         self.fail_members(failed).await?;
+        let healed: SmallVec<[MemberId; 2]> = legs
+            .iter()
+            .filter(|leg| leg.is_bad(&range))
+            .map(|leg| leg.id)
+            .collect();
+        self.clear_lost(&healed, &range).await?;
         Ok(Outcome::Agree)
     }
 }
