@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) generation: AtomicU64,
     /// The array takes no requests; the state says why.
     refusing: AtomicBool,
+    /// A member was failed and the others have not been told yet: until they are, nothing is acknowledged.
+    pub(crate) unrecorded: AtomicBool,
     /// Some chunk awaits its resync; the state says which.
     resyncing: AtomicBool,
     /// The bitmap's image in bytes, to know what space is unused.
@@ -143,6 +145,7 @@ impl Array {
             locks: Arc::default(),
             generation: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
+            unrecorded: AtomicBool::new(false),
             bitmap_bytes: bitmap_bytes as u64,
             #[cfg(test)]
             skip_resync: AtomicBool::new(false),

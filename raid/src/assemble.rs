@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
-use crate::array::{Array, Duty, Intent, Lane, Member, Meta, Start, State};
+use crate::array::{Array, Duty, Intent, Lane, Member, MemberId, Meta, Start, State};
 use crate::bitmap::{BitmapHead, BitmapImage};
 use crate::create::MemberDevice;
 use crate::examine::{Examined, examine, read_bitmap};
@@ -54,7 +54,9 @@ pub async fn assemble(
     let freshest = selection.freshest.clone();
     let bitmap = bitmap(&selection, spawner).await?;
     let whole_bits = bitmap.is_some();
+    let torn_logs = torn_logs(&selection);
     let (array, changed) = start(selection, bitmap, options)?;
+    let changed = array.guess_lost(&torn_logs) || changed;
     let read_only = array
         .shared
         .state()
@@ -65,7 +67,7 @@ pub async fn assemble(
         let (lane, own) = (array.clone(), Rc::clone(spawner));
         Lane::to_the_end(spawner, async move {
             let lane = Lane::open(&lane.shared, &own)?;
-            lane.publish_start(whole_bits).await
+            lane.publish_start(whole_bits, &torn_logs).await
         })
         .await?;
     }
@@ -104,6 +106,13 @@ async fn bitmap(selection: &Selection, spawner: &Spawner) -> Result<Option<Bitma
     // Nobody who was away can be caught up by it.
     head.events_cleared = freshest.events;
     Ok(Some(BitmapImage::new(head, true, room)))
+}
+
+/// Members whose bad-block log cannot be read, by the place they are given.
+fn torn_logs(selection: &Selection) -> Vec<MemberId> {
+    let members = (0..).zip(&selection.chosen);
+    let torn = members.filter(|(_, (_, examined, _))| examined.bad_block_log_torn);
+    torn.map(|(id, _)| id).collect()
 }
 
 /// Puts the running array together. Whether something has to be written before it takes requests.

@@ -27,6 +27,8 @@ pub struct Examined {
     pub dirty_bits: u64,
     /// Sectors of the device that the bad-block log names.
     pub bad_blocks: Vec<Range<u64>>,
+    /// Whether the bad-block log could not be read.
+    pub bad_block_log_torn: bool,
 }
 
 /// Reads the md part of a device. Nothing is written.
@@ -38,8 +40,10 @@ pub async fn examine(device: &dyn BlockDevice, spawner: &Spawner) -> Result<Exam
     let queue = device.open(spawner)?;
     let size = device.info().size;
     let (superblock, from_copy) = read_superblock(&*queue, size).await?;
+    let bad_blocks = read_bad_blocks(&*queue, &superblock).await;
     let mut examined = Examined {
-        bad_blocks: read_bad_blocks(&*queue, &superblock).await?,
+        bad_block_log_torn: bad_blocks.is_err(),
+        bad_blocks: bad_blocks.unwrap_or_default(),
         superblock,
         from_copy,
         bitmap: None,

@@ -264,6 +264,7 @@ impl Array {
             bitmap: None,
             dirty_bits: 0,
             bad_blocks: Vec::new(),
+            bad_block_log_torn: false,
         };
         let dirt = {
             let mut state = self.shared.state();

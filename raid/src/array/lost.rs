@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use weft_block::{IoVec, Request, Result, SECTOR};
 
+use super::Array;
 use super::lane::Lane;
 use super::meta::{Meta, Step};
 use super::state::MemberId;
@@ -56,13 +57,33 @@ impl Lane {
         changes: Vec<(MemberId, Vec<Range<u64>>)>,
         more: bool,
     ) -> Result<()> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let mut writes = Vec::new();
+        let ids: Vec<MemberId> = changes.iter().map(|(id, _)| *id).collect();
         let dirt = {
             let mut state = self.shared.state();
             for (id, bad) in changes {
+                if let Some(member) = state.member_mut(id) {
+                    member.bad = bad.into();
+                }
+            }
+            state.dirt
+        };
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.shared.changed();
+        self.write_logs(meta, &ids).await?;
+        // Fewer entries are read right by the old superblock, more are not.
+        if more {
+            self.write_superblocks(meta, dirt, Step::One).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the logs of members, one after the other: a power cut tears one of them at most.
+    pub(crate) async fn write_logs(&self, meta: &mut Meta, ids: &[MemberId]) -> Result<()> {
+        for &id in ids {
+            let write = {
+                let mut state = self.shared.state();
                 let Some(member) = state.member_mut(id) else {
                     continue;
                 };
@@ -70,29 +91,35 @@ impl Lane {
                 // A log of another unit is read as it is, and written in sectors.
                 superblock.bblog_shift = 0;
                 let bytes = usize::from(superblock.bblog_size) * SECTOR as usize;
-                let log = bad_block_log(&bad, superblock.data_offset, bytes);
-                if let (Some(log), Some(sector)) = (log, superblock.bblog_sector()) {
-                    writes.push((
-                        id,
-                        Request::write_fua(sector * SECTOR, IoVec::copy_of(&log)),
-                    ));
-                }
-                member.bad = bad.into();
+                let log = bad_block_log(&member.bad, superblock.data_offset, bytes);
+                let sector = superblock.bblog_sector();
+                log.zip(sector)
+                    .map(|(log, sector)| Request::write_fua(sector * SECTOR, IoVec::copy_of(&log)))
+            };
+            let Some(write) = write else { continue };
+            if let Err(error) = self.queue(id).submit(write).await.result {
+                self.drop_members(meta, vec![(id, error)]).await?;
             }
-            state.dirt
-        };
-        self.shared.changed();
-        let sent = writes
-            .into_iter()
-            .map(|(id, write)| (id, self.queue(id).submit(write)));
-        let failed = super::meta::settle(sent.collect()).await;
-        if !failed.is_empty() {
-            return self.drop_members(meta, failed).await;
-        }
-        // Fewer entries are read right by the old superblock, more are not.
-        if more {
-            self.write_superblocks(meta, dirt, Step::One).await?;
         }
         Ok(())
+    }
+}
+
+impl Array {
+    /// What members whose logs were torn may not hold: what the others do not hold, for where a block is lost, the
+    /// parity that cannot be trusted without it is marked with it. Whether there are such members.
+    pub(crate) fn guess_lost(&self, torn_logs: &[MemberId]) -> bool {
+        let mut state = self.shared.state();
+        let known: Vec<Range<u64>> = state
+            .members
+            .iter()
+            .flat_map(|member| member.bad.to_vec())
+            .fold(Vec::new(), |all, bad| with(&all, &bad));
+        for &id in torn_logs {
+            if let Some(member) = state.member_mut(id) {
+                member.bad = known.clone().into();
+            }
+        }
+        !torn_logs.is_empty()
     }
 }

@@ -16,6 +16,7 @@
 //! grow, which every kernel accepts.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use weft_block::{Error, IoVec, LocalBoxFuture, Request, Result, SECTOR};
 
@@ -145,6 +146,7 @@ impl Lane {
                 passes = 2;
             }
         }
+        self.shared.unrecorded.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -223,6 +225,7 @@ impl Lane {
                 if state.fail(&shared.geometry, &shared.name, id, &error.sentence()) {
                     // It may lose what it has not flushed: every bit that is set now is kept for it.
                     state.intent.missed_recorded();
+                    shared.unrecorded.store(true, Ordering::Release);
                 }
                 needed
             };
@@ -256,23 +259,25 @@ impl Lane {
     /// # Errors
     /// If the data is lost without one of them: nothing is acknowledged then.
     pub(crate) async fn fail_members(&self, failed: Vec<(MemberId, Error)>) -> Result<()> {
-        if failed.is_empty() {
+        if failed.is_empty() && !self.shared.unrecorded.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut meta = self.shared.meta.lock().await;
-        let known = {
+        let news = {
             let state = self.shared.state();
-            failed.iter().all(|(id, _)| {
-                state
-                    .member(*id)
-                    .is_none_or(|member| matches!(member.duty, Duty::Faulty { .. }))
-            })
+            let live = |id: MemberId| state.member(id).is_some_and(|member| member.duty.is_live());
+            failed
+                .into_iter()
+                .filter(|(id, _)| live(*id))
+                .collect::<Vec<_>>()
         };
-        // Whoever failed them before held `meta` until the others knew.
-        if known {
+        // Who failed them before may not have got to tell the others.
+        if news.is_empty() && !self.shared.unrecorded.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.drop_members(&mut meta, failed).await
+        self.take_out(news)?;
+        let dirt = self.shared.state().dirt;
+        self.write_superblocks(&mut meta, dirt, Step::Two).await
     }
 
     /// Flushes every member that holds data; fails those that cannot.
@@ -326,8 +331,9 @@ impl Lane {
 
     /// The first thing a started array writes: every copy of the bitmap the same, and superblocks that say who takes
     /// part. Whoever does not is not current any more.
-    pub(crate) async fn publish_start(&self, bitmap: bool) -> Result<()> {
+    pub(crate) async fn publish_start(&self, bitmap: bool, torn_logs: &[MemberId]) -> Result<()> {
         let mut meta = self.shared.meta.lock().await;
+        self.write_logs(&mut meta, torn_logs).await?;
         if let (true, Some(image)) = (bitmap, &meta.bitmap) {
             // Its events may be those of a bitmap that was read: never ahead of what is written next.
             let whole = 0..image.bytes().len();

@@ -102,7 +102,7 @@ impl Lane {
     /// What members' failures mean for a request that changes something: on an array with redundancy they are failed
     /// and the request succeeds, as long as enough are left.
     pub(crate) async fn outcome(&self, failed: Vec<(MemberId, Error)>) -> Result<()> {
-        if failed.is_empty() {
+        if failed.is_empty() && self.shared.geometry.tolerates() == 0 {
             return Ok(());
         }
         if self.shared.geometry.tolerates() == 0 {
