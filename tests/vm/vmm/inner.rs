@@ -76,6 +76,12 @@ impl Inner {
         self
     }
 
+    /// Sets the memory; what the machine does not touch costs nothing.
+    pub(crate) fn memory(mut self, bytes: u64) -> Self {
+        self.config.memory_bytes = bytes;
+        self
+    }
+
     /// Adds the disk behind this socket.
     pub(crate) fn disk(mut self, socket: &str) -> Self {
         let name = format!("disk{}", self.config.disks.len());
@@ -220,7 +226,7 @@ impl Outer {
     pub(crate) fn run(self) -> Verdict {
         let run = LinuxGuest::new(&self.name)
             .nested_kvm()
-            .time_limit(Duration::from_secs(180))
+            .time_limit(Duration::from_secs(240))
             .run(&self.script)
             .expect("the Linux guest runs");
         assert_eq!(run.status, 0, "{}", run.output);

@@ -13,6 +13,7 @@ fn stock_kernels_boot_by_both_entries() {
     require!("qemu-system-x86_64", "lz4");
     let mut outer = Outer::new("vmm-boot");
     let task = "echo cpus=$(grep -c ^processor /proc/cpuinfo)\n\
+                echo memory=$(awk '/MemTotal/ { print int($2 / 1e6) }' /proc/meminfo)\n\
                 grep -o -m1 weft.word=here /proc/cmdline\n\
                 dmesg -r | grep '^<[0-4]>'\n";
     let machine = |name: &str, kernel| {
@@ -21,10 +22,12 @@ fn stock_kernels_boot_by_both_entries() {
             .task(task)
     };
     outer.vm(machine("bzimage", Kernel::BzImage));
-    outer.vm(machine("pvh", Kernel::Vmlinux).cpus(2));
+    // Memory on both sides of the gap below 4 GiB.
+    outer.vm(machine("pvh", Kernel::Vmlinux).cpus(2).memory(4 << 30));
     let verdict = outer.run();
-    for (name, cpus) in [("bzimage", 1), ("pvh", 2)] {
+    for (name, cpus, memory) in [("bzimage", 1, 0), ("pvh", 2, 4)] {
         let console = verdict.console(name);
+        assert!(console.contains(&format!("memory={memory}\n")), "{console}");
         assert!(console.contains(&format!("cpus={cpus}\n")), "{console}");
         assert!(console.contains("weft.word=here\n"), "{console}");
         assert!(!console.contains("WARNING"), "{console}");
