@@ -73,6 +73,9 @@ fn offloads_are_set_as_asked() {
         };
         let bare = Tap::open(&name("t1"), &bare).unwrap();
         assert_eq!(bare.vnet_header(), 0);
+        assert!(bare.set_vnet_header(VNET_HEADER).is_err());
+        tap.set_vnet_header(VNET_HEADER_LEGACY).unwrap();
+        assert_eq!(tap.vnet_header(), VNET_HEADER_LEGACY);
         assert_eq!(bare.set_offloads(Offloads::TCP).unwrap(), Offloads::NONE);
     });
 }

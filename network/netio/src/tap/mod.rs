@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Error, ErrorKind, InterfaceName, Result};
 
@@ -65,7 +66,8 @@ impl Default for TapOptions {
 pub struct Tap {
     file: File,
     name: InterfaceName,
-    vnet_header: usize,
+    /// Changed through a shared reference, for the device behind it is shared as well.
+    vnet_header: AtomicUsize,
 }
 
 impl Tap {
@@ -99,9 +101,9 @@ impl Tap {
         let tap = Self {
             file,
             name: name.clone(),
-            vnet_header: options.vnet_header.unwrap_or(0),
+            vnet_header: options.vnet_header.unwrap_or(0).into(),
         };
-        tap.set_vnet_header(tap.vnet_header)?;
+        tap.set_vnet_header(tap.vnet_header())?;
         Ok(tap)
     }
 
@@ -122,7 +124,7 @@ impl Tap {
         Ok(Self {
             file,
             name,
-            vnet_header,
+            vnet_header: vnet_header.into(),
         })
     }
 
@@ -133,12 +135,23 @@ impl Tap {
 
     /// Bytes of virtio-net header in front of each frame, 0 for bare frames.
     pub fn vnet_header(&self) -> usize {
-        self.vnet_header
+        self.vnet_header.load(Ordering::Relaxed)
     }
 
-    /// Sets the bytes of virtio-net header ([`VNET_HEADER`] or [`VNET_HEADER_LEGACY`]; 0 only where the queue was
-    /// opened without one) and their byte order, little-endian.
+    /// Sets the bytes of virtio-net header, [`VNET_HEADER`] or [`VNET_HEADER_LEGACY`] as the guest's driver has it, and
+    /// their byte order, little-endian. Holds for the whole device.
+    ///
+    /// [`ErrorKind::Invalid`] if the queue was opened without header and one is asked for, or the other way around.
     pub fn set_vnet_header(&self, size: usize) -> Result<()> {
+        if (size == 0) != (self.vnet_header() == 0) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "TAP device {} was opened with a header of another kind",
+                    self.name
+                ),
+            ));
+        }
         if size == 0 {
             return Ok(());
         }
@@ -152,7 +165,9 @@ impl Tap {
                     ),
                     e,
                 )
-            })
+            })?;
+        self.vnet_header.store(size, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Tells the kernel what the reader of this device takes besides plain frames, and returns what was set.
@@ -160,7 +175,7 @@ impl Tap {
     /// Holds for the whole device, not for one queue. A kernel that does not know UDP segmentation (before 6.2) is
     /// asked again without it. Without a virtio-net header nothing can be set.
     pub fn set_offloads(&self, offloads: Offloads) -> Result<Offloads> {
-        if self.vnet_header == 0 {
+        if self.vnet_header() == 0 {
             return Ok(Offloads::NONE);
         }
         let wanted = offloads.normalized();
