@@ -42,16 +42,13 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0.iter();
-        for (index, len) in GROUPS.into_iter().enumerate() {
-            if index > 0 {
-                f.write_str("-")?;
-            }
-            for &byte in rest.by_ref().take(len) {
-                write!(f, "{}", char::from(byte))?;
-            }
+        let mut printed = [b'-'; ID_LEN + GROUPS.len() - 1];
+        let (mut from, mut to) = (0, 0);
+        for len in GROUPS {
+            printed[to..to + len].copy_from_slice(&self.0[from..from + len]);
+            (from, to) = (from + len, to + len + 1);
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&printed).map_err(|_| fmt::Error)?)
     }
 }
 

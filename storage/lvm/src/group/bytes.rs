@@ -58,15 +58,32 @@ impl Bytes {
             let (start, len) = self.whole_blocks(at, part.len() as u64);
             let mut buffer = match (start, len) == (at, part.len() as u64) {
                 true => Buffer::zeroed(part.len()),
-                false => {
-                    self.submit(Request::read(start, IoVec::zeroed(len as usize)), "read")
-                        .await?
-                }
+                false => self
+                    .submit(Request::read(start, IoVec::zeroed(len as usize)), "read")
+                    .await?
+                    .into_buffer(),
             };
             let place = (at - start) as usize;
             buffer[place..place + part.len()].copy_from_slice(part);
             self.submit(Request::write(start, buffer.into()), "written")
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a vector without a copy, if it is whole blocks.
+    pub(super) async fn write_vector(&self, offset: u64, vector: IoVec) -> Result<()> {
+        let len = vector.len() as u64;
+        if self.whole_blocks(offset, len) != (offset, len) {
+            return self.write(offset, &vector.to_buffer()).await;
+        }
+        let mut at = 0;
+        while at < len {
+            let part = (len - at).min(MAX_REQUEST);
+            let piece = vector.slice(at as usize, part as usize);
+            self.submit(Request::write(offset + at, piece), "written")
+                .await?;
+            at += part;
         }
         Ok(())
     }
@@ -89,7 +106,9 @@ impl Bytes {
             .submit(Request::read(start, IoVec::zeroed(whole as usize)), "read")
             .await?;
         let place = (offset - start) as usize;
-        Ok(buffer[place..place + len as usize].to_vec())
+        let mut bytes = vec![0; len as usize];
+        buffer.copy_out(place, &mut bytes);
+        Ok(bytes)
     }
 
     fn whole_blocks(&self, offset: u64, len: u64) -> (u64, u64) {
@@ -98,10 +117,10 @@ impl Bytes {
         (start, (offset + len).next_multiple_of(block) - start)
     }
 
-    async fn submit(&self, request: Request, verb: &str) -> Result<Buffer> {
+    async fn submit(&self, request: Request, verb: &str) -> Result<IoVec> {
         let completion = self.queue.submit(request).await;
         match completion.result {
-            Ok(()) => Ok(completion.buffer.into_buffer()),
+            Ok(()) => Ok(completion.buffer),
             Err(error) => {
                 let name = &self.name;
                 Err(error.in_context(format!("the metadata of {name} cannot be {verb}")))

@@ -1,6 +1,8 @@
 //! The commit protocol.
 
-use weft_block::{Error, ErrorKind, Result, Spawner};
+use std::sync::Arc;
+
+use weft_block::{BUFFER_ALIGNMENT, Buffer, Error, ErrorKind, IoVec, Result, Spawner};
 
 use super::areas::{Copy, HeaderState, MetadataArea};
 use super::bytes::Bytes;
@@ -38,25 +40,26 @@ impl Group {
         check(&next)?;
         let mut text = metadata_text(&next).into_bytes();
         text.push(0);
+        let vector = padded(&text);
         let mut open = Vec::new();
         for member in &self.members {
             open.push(Bytes::open(&member.disk, spawner)?);
         }
         self.choose_areas(&next);
         let targets = self.targets(&open, &text)?;
-        if let Err(error) = self.prepare(&open, &targets, &text).await {
+        if let Err(error) = self.prepare(&open, &targets, &vector).await {
             self.revert(&open, &targets).await;
             return Err(self.unchanged(error));
         }
         self.publish(&open, &targets).await?;
         let copy = Copy {
             bytes: text.into(),
-            model: next.clone().into(),
+            model: Arc::new(next),
         };
         for target in &targets {
             self.area_mut(target).copy = Some(copy.clone());
         }
-        self.model = next;
+        self.model = copy.model;
         Ok(())
     }
 
@@ -130,7 +133,7 @@ impl Group {
     }
 
     /// Writes text and precommit slots, all of it durably.
-    async fn prepare(&self, open: &[Bytes], targets: &[Target], text: &[u8]) -> Result<()> {
+    async fn prepare(&self, open: &[Bytes], targets: &[Target], text: &IoVec) -> Result<()> {
         for target in targets {
             let area = self.area(target);
             write_text(&open[target.member], area, &target.location, text).await?;
@@ -243,28 +246,32 @@ pub(super) fn place(
     })
 }
 
-/// Writes a text, padded with zeroes to whole blocks.
+/// A text in memory that all the disks are written from, with zeroes after it to the end of any block.
+pub(super) fn padded(text: &[u8]) -> IoVec {
+    let mut buffer = Buffer::zeroed(text.len().next_multiple_of(BUFFER_ALIGNMENT));
+    buffer[..text.len()].copy_from_slice(text);
+    buffer.into()
+}
+
+/// Writes a text that is [`padded`], to the end of its last block.
 pub(super) async fn write_text(
     bytes: &Bytes,
     area: &MetadataArea,
     location: &Location,
-    text: &[u8],
+    text: &IoVec,
 ) -> Result<()> {
     let ring = Ring::new(area.place.size, bytes.block());
-    let mut rest = text;
+    let mut written = 0;
     for part in ring.parts(location.offset, location.size) {
-        let (piece, after) = rest.split_at((part.end - part.start) as usize);
-        rest = after;
-        if piece.is_empty() {
+        if part.is_empty() {
             continue;
         }
-        let mut padded = piece.to_vec();
-        let until = part
-            .end
-            .next_multiple_of(bytes.block())
-            .min(area.place.size);
-        padded.resize((until - part.start) as usize, 0);
-        bytes.write(area.place.offset + part.start, &padded).await?;
+        let until = part.end.next_multiple_of(bytes.block());
+        let until = until.min(area.place.size);
+        let piece = text.slice(written, (until - part.start) as usize);
+        written += (part.end - part.start) as usize;
+        let offset = area.place.offset + part.start;
+        bytes.write_vector(offset, piece).await?;
     }
     Ok(())
 }

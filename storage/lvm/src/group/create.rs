@@ -8,10 +8,11 @@ use weft_block::{Error, ErrorKind, Result, Spawner};
 
 use super::areas::{HeaderState, Known, Member, MetadataArea, examine};
 use super::bytes::{Bytes, check_writable};
-use super::{Access, Disk, Group, Host};
+use super::{Access, Disk, Group, Host, new_id};
 use crate::format::{
     Area, AreaHeader, HEADER_BYTES, IGNORED, Id, LABEL_SECTOR, PvLabel, label_sector,
 };
+use crate::model::VolumeGroup;
 use crate::plan::{self, NewGroup};
 
 /// Where the metadata area starts.
@@ -70,20 +71,20 @@ impl Group {
         host: Arc<dyn Host>,
         spawner: &Spawner,
     ) -> Result<Self> {
+        let model = plan::new_group(NewGroup {
+            name: name.to_owned(),
+            id: new_id(&*host),
+            extent_size: options.extent_size,
+            metadata_copies: options.metadata_copies,
+        })?;
         let mut group = Self {
-            model: plan::new_group(NewGroup {
-                name: name.to_owned(),
-                id: Id::from_random([0; 32]),
-                extent_size: options.extent_size,
-                metadata_copies: options.metadata_copies,
-            })?,
+            model: Arc::new(model),
             members: Vec::new(),
             problems: Vec::new(),
             host,
             active: BTreeMap::new(),
             access: Access::Write,
         };
-        group.model.id = group.new_id();
         if disks.is_empty() {
             return Err(Error::new(
                 ErrorKind::Invalid,
@@ -131,7 +132,7 @@ impl Group {
             }
             candidates.push(look_at(disk, options.force, spawner).await?);
         }
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         let mut labels = Vec::new();
         for candidate in &candidates {
             let label = self.plan_label(candidate, options)?;
@@ -201,7 +202,7 @@ impl Group {
         };
         let data = (METADATA_START + size).next_multiple_of(alignment);
         Ok(PvLabel {
-            id: candidate.id.unwrap_or_else(|| self.new_id()),
+            id: candidate.id.unwrap_or_else(|| new_id(&*self.host)),
             device_size: info.size,
             data_areas: vec![Area {
                 offset: data,

@@ -57,7 +57,7 @@ pub trait Host: Send + Sync {
 /// Every change is committed before it returns. Dropping a group leaves the disks as they are; volumes that are still
 /// held go on working, so whoever opens the group again must have given them up first.
 pub struct Group {
-    model: VolumeGroup,
+    model: Arc<VolumeGroup>,
     members: Vec<Member>,
     problems: Vec<String>,
     host: Arc<dyn Host>,
@@ -149,10 +149,10 @@ impl Group {
         };
         model.physical_volumes.iter().map(device).collect()
     }
+}
 
-    fn new_id(&self) -> Id {
-        let mut bytes = [0; 32];
-        self.host.random(&mut bytes);
-        Id::from_random(bytes)
-    }
+fn new_id(host: &dyn Host) -> Id {
+    let mut bytes = [0; 32];
+    host.random(&mut bytes);
+    Id::from_random(bytes)
 }

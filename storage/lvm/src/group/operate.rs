@@ -7,10 +7,10 @@ use weft_block::{BlockDevice, Error, ErrorKind, Request, Result, Spawner};
 use super::areas::{HeaderState, Member};
 use super::bytes::Bytes;
 use super::commit::write_header;
-use super::{Access, Group};
+use super::{Access, Group, new_id};
 use crate::Volume;
 use crate::format::{AreaHeader, Id};
-use crate::model::{VolumeGroup, parse_metadata};
+use crate::model::{LogicalVolume, VolumeGroup, parse_metadata};
 use crate::plan::{self, Amount, NewVolume, Stamp};
 use crate::text::{Item, Value};
 use crate::volume::Map;
@@ -26,9 +26,9 @@ impl Group {
     /// for groups that belong elsewhere, and what keeps the metadata from being written.
     pub async fn create_volume(&mut self, new: &NewVolume, spawner: &Spawner) -> Result<()> {
         self.check_changeable()?;
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         let stamp = Stamp {
-            id: self.new_id(),
+            id: new_id(&*self.host),
             host: self.host.name(),
             time: self.host.unix_time(),
         };
@@ -50,7 +50,7 @@ impl Group {
         spawner: &Spawner,
     ) -> Result<()> {
         self.check_changeable()?;
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         plan::resize_volume(&mut next, name, size, on)?;
         let extents = |model: &VolumeGroup| model.logical_volume(name).map(|lv| lv.extents());
         let shrinks = extents(&next) < extents(&self.model);
@@ -72,7 +72,7 @@ impl Group {
         spawner: &Spawner,
     ) -> Result<()> {
         self.check_changeable()?;
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         plan::rename_volume(&mut next, name, new_name)?;
         let description = format!("weft: renamed volume {}/{name} to {new_name}", next.name);
         self.change(next, description, spawner).await
@@ -84,7 +84,7 @@ impl Group {
     /// As [`create_volume`](Self::create_volume); `Busy` while somebody holds the active volume.
     pub async fn remove_volume(&mut self, name: &str, spawner: &Spawner) -> Result<()> {
         self.check_changeable()?;
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         plan::remove_volume(&mut next, name)?;
         if self.active(name).is_some() {
             return Err(self.in_use(name, "removed"));
@@ -99,7 +99,7 @@ impl Group {
     /// As [`create_volume`](Self::create_volume); `Busy` if a logical volume rests on one of them.
     pub async fn reduce(&mut self, disks: &[&str], spawner: &Spawner) -> Result<()> {
         self.check_changeable()?;
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         let mut leaving = Vec::new();
         for disk in disks {
             let id = self.physical_volume(disk)?;
@@ -120,7 +120,7 @@ impl Group {
     /// `Busy` if a logical volume rests on one of them: remove it first, see [`remove_lost_volume`](Self::remove_lost_volume).
     pub async fn remove_missing(&mut self, spawner: &Spawner) -> Result<()> {
         self.check_access()?;
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         let missing = self.missing();
         plan::remove_missing(&mut next, &missing)?;
         let description = format!(
@@ -136,7 +136,7 @@ impl Group {
     /// As [`remove_volume`](Self::remove_volume), but for the missing ones.
     pub async fn remove_lost_volume(&mut self, name: &str, spawner: &Spawner) -> Result<()> {
         self.check_access()?;
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         plan::remove_volume(&mut next, name)?;
         if self.active(name).is_some() {
             return Err(self.in_use(name, "removed"));
@@ -151,7 +151,7 @@ impl Group {
     /// `Invalid` if it cannot be, and as every change.
     pub async fn rename(&mut self, name: &str, spawner: &Spawner) -> Result<()> {
         self.check_changeable()?;
-        let mut next = self.model.clone();
+        let mut next = VolumeGroup::clone(&self.model);
         plan::rename_group(&mut next, name)?;
         let description = format!("weft: renamed volume group {} to {name}", self.model.name);
         self.change(next, description, spawner).await
@@ -199,7 +199,7 @@ impl Group {
                 format!("the text is not of volume group {name} with the disks that it has now"),
             ));
         }
-        let active = |lv: &&crate::model::LogicalVolume| self.active_volume(lv.id).is_some();
+        let active = |lv: &&Arc<LogicalVolume>| self.active_volume(lv.id).is_some();
         if let Some(lv) = self.model.logical_volumes.iter().find(active) {
             return Err(self.in_use(&lv.name, "restored"));
         }

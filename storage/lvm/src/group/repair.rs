@@ -7,11 +7,10 @@ use weft_block::{Error, ErrorKind, Result, Spawner};
 
 use super::areas::{Copy, HeaderState, Member};
 use super::bytes::Bytes;
-use super::commit::{place, write_header, write_text};
+use super::commit::{padded, place, write_header, write_text};
 use super::scan::Found;
 use super::{Access, Group, Host};
 use crate::format::AreaHeader;
-use crate::model::VolumeGroup;
 
 impl Group {
     /// Takes a group that was found into use, and mends its disks: copies of the metadata that are stale, missing or
@@ -71,7 +70,7 @@ impl Group {
         access: Access,
     ) -> Self {
         Self {
-            model: VolumeGroup::clone(&winner.model),
+            model: Arc::clone(&winner.model),
             members,
             problems,
             host,
@@ -112,7 +111,7 @@ impl Member {
                     )
                     .with_source(error)
                 })?;
-                write_text(bytes, area, &location, &winner.bytes).await?;
+                write_text(bytes, area, &location, &padded(&winner.bytes)).await?;
                 bytes.flush().await?;
                 location
             }

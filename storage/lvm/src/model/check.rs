@@ -41,17 +41,16 @@ fn corrupt(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, problem)
 }
 
-fn unique<T: Hash + Eq + Display>(
+fn unique<T: Hash + Eq + Display + Copy>(
     what: &str,
     attribute: &str,
     all: impl Iterator<Item = T>,
 ) -> Result<()> {
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_capacity(all.size_hint().0);
     for one in all {
-        if seen.contains(&one) {
+        if !seen.insert(one) {
             return Err(corrupt(format!("two {what} have the {attribute} {one}")));
         }
-        seen.insert(one);
     }
     Ok(())
 }

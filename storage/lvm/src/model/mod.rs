@@ -8,6 +8,8 @@ mod tests;
 mod usage;
 mod write;
 
+use std::sync::Arc;
+
 use weft_block::SECTOR;
 
 use crate::format::Id;
@@ -43,8 +45,8 @@ pub struct VolumeGroup {
     pub metadata_copies: u64,
     /// Its physical volumes.
     pub physical_volumes: Vec<PhysicalVolume>,
-    /// Its logical volumes, hidden ones among them.
-    pub logical_volumes: Vec<LogicalVolume>,
+    /// Its logical volumes, hidden ones among them. A clone of the group shares those that are not changed.
+    pub logical_volumes: Vec<Arc<LogicalVolume>>,
     /// What else the text says of it, kept as it is.
     pub rest: Vec<Entry>,
     /// Who wrote the text, and why.
@@ -168,7 +170,8 @@ impl VolumeGroup {
 
     /// The logical volume of that name.
     pub fn logical_volume(&self, name: &str) -> Option<&LogicalVolume> {
-        self.logical_volumes.iter().find(|lv| lv.name == name)
+        let mut lvs = self.logical_volumes.iter();
+        lvs.find(|lv| lv.name == name).map(|lv| &**lv)
     }
 
     /// Whether the group was exported, to be imported elsewhere.

@@ -85,7 +85,7 @@ fn read_group(name: String, mut section: Section, origin: Origin) -> Result<Volu
     }
     for (name, section) in reader.sections("logical_volumes")? {
         let lv = read_lv(name, section, &group)?;
-        group.logical_volumes.push(lv);
+        group.logical_volumes.push(lv.into());
     }
     group.rest = section.entries;
     Ok(group)

@@ -1,5 +1,7 @@
 //! Which extents of the physical volumes are in use.
 
+use std::sync::Arc;
+
 use super::{LogicalVolume, Mapping, Run, VolumeGroup};
 use crate::text::{Item, Section, Value};
 
@@ -54,7 +56,7 @@ impl VolumeGroup {
     /// Names of the logical volumes that rest, in part at least, on the physical volume.
     pub fn volumes_on(&self, pv: usize) -> Vec<&str> {
         let key = &self.physical_volumes[pv].key;
-        let rests = |lv: &&LogicalVolume| {
+        let rests = |lv: &&Arc<LogicalVolume>| {
             lv.segments.iter().any(|segment| {
                 segment.stripes().iter().any(|stripe| stripe.pv == pv)
                     || segment.names(|text| text == key)
@@ -69,7 +71,7 @@ impl VolumeGroup {
 
     /// The logical volume whose segments of a type not known here name the logical volume `name`, if there is one.
     pub fn volume_that_uses(&self, name: &str) -> Option<&str> {
-        let uses = |lv: &&LogicalVolume| {
+        let uses = |lv: &&Arc<LogicalVolume>| {
             lv.segments
                 .iter()
                 .any(|segment| segment.names(|text| text == name))

@@ -1,5 +1,7 @@
 //! Changes to which physical volumes a group has, and to the group itself.
 
+use std::sync::Arc;
+
 use weft_block::{Error, ErrorKind, Result, SECTOR};
 
 use super::invalid;
@@ -129,14 +131,12 @@ pub fn remove_physical_volume(group: &mut VolumeGroup, id: Id) -> Result<()> {
         )));
     }
     group.physical_volumes.remove(index);
-    for segment in group
-        .logical_volumes
-        .iter_mut()
-        .flat_map(|lv| &mut lv.segments)
-    {
-        if let Mapping::Striped { stripes, .. } = &mut segment.mapping {
-            for stripe in stripes.iter_mut().filter(|stripe| stripe.pv > index) {
-                stripe.pv -= 1;
+    for lv in &mut group.logical_volumes {
+        for segment in &mut Arc::make_mut(lv).segments {
+            if let Mapping::Striped { stripes, .. } = &mut segment.mapping {
+                for stripe in stripes.iter_mut().filter(|stripe| stripe.pv > index) {
+                    stripe.pv -= 1;
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Changes to logical volumes.
 
+use std::sync::Arc;
+
 use weft_block::{Error, ErrorKind, Result, SECTOR};
 
 use super::{Piece, allocate, capacity, invalid};
@@ -103,7 +105,7 @@ pub fn create_volume(group: &mut VolumeGroup, new: &NewVolume, stamp: Stamp) -> 
         rest: Vec::new(),
     };
     append(&mut volume, pieces, stripe_size);
-    group.logical_volumes.push(volume);
+    group.logical_volumes.push(volume.into());
     Ok(())
 }
 
@@ -134,7 +136,8 @@ pub fn resize_volume(group: &mut VolumeGroup, name: &str, size: Amount, on: &[Id
         _ => stripe_length(group, &full_name, size, 1, room)?,
     };
     if wanted <= old {
-        return shrink(&mut group.logical_volumes[index], wanted);
+        shrink(Arc::make_mut(&mut group.logical_volumes[index]), wanted);
+        return Ok(());
     }
     let length = (wanted - old).div_ceil(stripes as u64);
     let after: Vec<Stripe> = last.iter().flat_map(end_of).collect();
@@ -145,7 +148,8 @@ pub fn resize_volume(group: &mut VolumeGroup, name: &str, size: Amount, on: &[Id
         after: &after,
     };
     let pieces = find_extents(group, free, &wish)?;
-    append(&mut group.logical_volumes[index], pieces, stripe_size);
+    let volume = Arc::make_mut(&mut group.logical_volumes[index]);
+    append(volume, pieces, stripe_size);
     Ok(())
 }
 
@@ -160,7 +164,7 @@ pub fn rename_volume(group: &mut VolumeGroup, name: &str, new_name: &str) -> Res
         let vg = &group.name;
         return Err(invalid(format!("volume {vg}/{new_name} exists already")));
     }
-    group.logical_volumes[index].name = new_name.to_owned();
+    Arc::make_mut(&mut group.logical_volumes[index]).name = new_name.to_owned();
     Ok(())
 }
 
@@ -177,7 +181,7 @@ pub fn remove_volume(group: &mut VolumeGroup, name: &str) -> Result<()> {
 /// The index of a volume of which every segment is known and that is no part of another.
 fn changeable(group: &VolumeGroup, name: &str) -> Result<usize> {
     let vg = &group.name;
-    let position = |lv: &LogicalVolume| lv.name == name;
+    let position = |lv: &Arc<LogicalVolume>| lv.name == name;
     let Some(index) = group.logical_volumes.iter().position(position) else {
         return Err(invalid(format!("volume {vg}/{name} does not exist")));
     };
@@ -349,12 +353,11 @@ fn append(volume: &mut LogicalVolume, pieces: Vec<Piece>, stripe_size: u64) {
 }
 
 /// Cuts a volume to `extents`, rounded up to whole stripes of the segment that the new end is in.
-fn shrink(volume: &mut LogicalVolume, extents: u64) -> Result<()> {
+fn shrink(volume: &mut LogicalVolume, extents: u64) {
     volume.segments.retain(|segment| segment.start < extents);
     if let Some(last) = volume.segments.last_mut() {
         let width = last.stripes().len() as u64;
         let kept = (extents - last.start).next_multiple_of(width);
         last.count = last.count.min(kept);
     }
-    Ok(())
 }

@@ -104,25 +104,25 @@ impl<'a> Lexer<'a> {
     fn quoted(&mut self) -> Result<String, TextError> {
         let opened = self.error("this string has no end");
         let mut string = String::new();
-        let mut chars = self.text[self.at + 1..].char_indices();
-        while let Some((place, letter)) = chars.next() {
-            match letter {
-                '"' => {
-                    self.at += 1 + place + 1;
-                    return Ok(string);
-                }
-                '\\' => match chars.next() {
-                    Some((_, escaped)) => string.push(escaped),
-                    None => return Err(opened),
-                },
-                '\n' => {
-                    self.line += 1;
-                    string.push(letter);
-                }
-                _ => string.push(letter),
+        self.at += 1;
+        loop {
+            let rest = &self.text[self.at..];
+            let Some(plain) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\')) else {
+                return Err(opened);
+            };
+            string.push_str(&rest[..plain]);
+            self.line += rest[..plain].bytes().filter(|&byte| byte == b'\n').count();
+            let ends = rest.as_bytes()[plain] == b'"';
+            self.at += plain + 1;
+            if ends {
+                return Ok(string);
             }
+            let Some(escaped) = rest[plain + 1..].chars().next() else {
+                return Err(opened);
+            };
+            string.push(escaped);
+            self.at += escaped.len_utf8();
         }
-        Err(opened)
     }
 }
 

@@ -16,5 +16,6 @@ mod tree;
 
 pub use lexer::TextError;
 pub use parser::{MAX_DEPTH, MAX_TEXT, parse_text};
-pub use printer::{print_entry, print_text, quoted};
+pub(crate) use printer::print_quoted;
+pub use printer::{print_entry, print_text};
 pub use tree::{Entry, Item, Section, Value};

@@ -28,13 +28,6 @@ pub fn print_entry(entry: &Entry, out: &mut String) {
     }
 }
 
-/// `text` in quotes, with what must be escaped.
-pub fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    print_quoted(text, &mut out);
-    out
-}
-
 fn print_value(value: &Value, out: &mut String) {
     match value {
         // Writing to a string does not fail.
@@ -54,14 +47,19 @@ fn print_value(value: &Value, out: &mut String) {
     }
 }
 
-fn print_quoted(text: &str, out: &mut String) {
+/// Writes a string in quotes, with what must be escaped.
+pub(crate) fn print_quoted(text: &str, out: &mut String) {
     out.push('"');
-    for letter in text.chars() {
-        if matches!(letter, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(letter);
+    let mut rest = text;
+    while let Some(at) = rest.find(['"', '\\']) {
+        let (before, odd) = rest.split_at(at);
+        out.push_str(before);
+        out.push('\\');
+        // Both are one byte.
+        out.push_str(&odd[..1]);
+        rest = &odd[1..];
     }
+    out.push_str(rest);
     out.push('"');
 }
 
