@@ -127,6 +127,11 @@ pub(crate) struct Vring {
 }
 
 impl Request {
+    /// Whether the answer, rather than an acknowledgement, says that it was done; of those that can fail.
+    pub(crate) fn has_answer(&self) -> bool {
+        matches!(self, Self::GetVringBase(_) | Self::GetInFlight(_))
+    }
+
     /// Reads the request of `header` from its payload and the descriptors that came with it.
     pub(crate) fn parse(
         header: &Header,

@@ -79,7 +79,10 @@ impl<D: Device> Session<D> {
     pub(crate) async fn serve(&mut self, channel: &Channel, message: Message) -> Result<(), Error> {
         let (header, body, files) = message;
         let request = Request::parse(&header, &body, files)?;
+        let answered = request.has_answer();
         let reply = self.handle(request).await;
+        // An acknowledgement in the place of an answer would be taken for one.
+        let reply = if answered { Ok(reply?) } else { reply };
         self.answer(channel, &header, reply).await
     }
 
@@ -159,7 +162,7 @@ impl<D: Device> Session<D> {
                     false => Reply::Refused,
                 })
             }
-            Request::GetInFlight(wanted) => in_flight_file(&wanted),
+            Request::GetInFlight(wanted) => self.in_flight_file(&wanted),
             Request::SetInFlight(description, file) => {
                 self.in_flight = Some(InFlight::map(&description, file)?);
                 Ok(Reply::Done)
@@ -235,6 +238,17 @@ impl<D: Device> Session<D> {
             _ => unreachable!("all other requests are handled before"),
         }
         Ok(Reply::Done)
+    }
+
+    fn in_flight_file(&self, wanted: &VhostUserInflight) -> Result<Reply, Error> {
+        let rings = self.device.rings().all;
+        if u32::from(wanted.num_queues) > rings || wanted.queue_size > MAX_QUEUE_SIZE {
+            return Err(Error::Protocol(
+                "an in-flight region for rings that do not exist",
+            ));
+        }
+        let (made, file) = InFlight::create(wanted)?;
+        Ok(Reply::WithFile(made.as_slice().to_vec(), file.into()))
     }
 
     fn offered(&self) -> Protocol {
@@ -345,9 +359,4 @@ impl<D: Device> Session<D> {
 
 fn number(value: u64) -> Reply {
     Reply::Payload(value.to_ne_bytes().to_vec())
-}
-
-fn in_flight_file(wanted: &VhostUserInflight) -> Result<Reply, Error> {
-    let (made, file) = InFlight::create(wanted)?;
-    Ok(Reply::WithFile(made.as_slice().to_vec(), file.into()))
 }
