@@ -50,7 +50,12 @@ impl BlockQueue for Null {
 fn serve(socket: &Path) -> Result<()> {
     let device: Arc<dyn BlockDevice> = match std::env::var_os(IMAGE) {
         Some(image) => {
-            let opened = FileDevice::open(PathBuf::from(image), &OpenOptions::default());
+            // All backends read one file, so nobody locks it.
+            let options = OpenOptions {
+                lock: false,
+                ..OpenOptions::default()
+            };
+            let opened = FileDevice::open(PathBuf::from(image), &options);
             Arc::new(opened.map_err(|error| anyhow!(error.sentence()))?)
         }
         None => Arc::new(Null),
@@ -79,7 +84,8 @@ impl Contestant {
             ensure!(started.elapsed() < LONG, "a backend does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
-        let pid = backend_of(process.pid());
+        // `setpriv`, through which it was started, has become the backend itself.
+        let pid = process.pid();
         let mut connection = Connection::open(socket, ConnectionOptions::default())
             .map_err(|error| anyhow!("connecting to {}: {error}", socket.display()))?;
         let base = connection.data_start();
@@ -147,11 +153,6 @@ impl Contestant {
     }
 }
 
-/// `setpriv` becomes the program that it starts, so the process is the backend itself.
-fn backend_of(pid: u32) -> u32 {
-    pid
-}
-
 fn ours(socket: &Path, image: Option<&Path>) -> Result<Contestant> {
     let mut command = Process::command(std::env::current_exe()?);
     command.env(SOCKET, socket).stdout(Stdio::null());
@@ -164,7 +165,7 @@ fn ours(socket: &Path, image: Option<&Path>) -> Result<Contestant> {
 fn rival(socket: &Path, image: Option<&Path>, iothread: bool) -> Result<Contestant> {
     let node = match image {
         Some(image) => format!(
-            "driver=file,node-name=disk,aio=io_uring,cache.direct=off,filename={}",
+            "driver=file,node-name=disk,aio=io_uring,cache.direct=off,locking=off,filename={}",
             image.display()
         ),
         None => format!("driver=null-co,node-name=disk,size={SIZE},read-zeroes=off"),
