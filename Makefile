@@ -7,7 +7,9 @@ help: ## list the targets
 
 demo: ## install what is needed, build, and show the whole job from disks to a running VM
 	@scripts/install-deps demo
-	@cargo build --release --quiet --locked -p weft
+	@echo "building (some minutes the first time)"
+	@cargo build --release --quiet --locked -p weft -p weft-tests --bin weft --bin linux-guest
+	@scripts/demo-guest target/demo
 	@scripts/demo
 
 test: ## install what is needed, then build and run every test

@@ -60,6 +60,14 @@ impl Guest {
         self.process.pid()
     }
 
+    /// Whether the guest still runs. Its time limit counts here too: a guest that outlives it is ended.
+    pub fn is_running(&mut self) -> bool {
+        if self.started.elapsed() > self.time_limit {
+            let _ = self.process.child().kill();
+        }
+        self.process.is_running()
+    }
+
     /// What the script has printed so far.
     pub fn output(&self) -> String {
         self.folder.read("share/output")
