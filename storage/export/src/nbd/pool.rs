@@ -17,6 +17,9 @@ const LARGEST: usize = crate::nbd::proto::MAX_PAYLOAD as usize;
 /// the page cache costs, so as much is kept as a busy client has on its way.
 const MAX_KEPT: usize = 16 << 20;
 
+/// Bytes that a pool keeps while nothing is under way.
+const MAX_KEPT_IDLE: usize = 4 << 20;
+
 const CLASSES: usize = (LARGEST / SMALLEST).ilog2() as usize + 1;
 
 /// The payload memory of one connection. It goes with the connection.
@@ -54,6 +57,18 @@ impl Pool {
             memory,
             len,
             pool: Rc::clone(self),
+        }
+    }
+
+    /// Nothing is under way: keeps no more than what the next requests are likely to want, the smallest buffers first.
+    pub(super) fn rest(&self) {
+        let mut free = self.free.borrow_mut();
+        for class in (0..CLASSES).rev() {
+            while free.bytes > MAX_KEPT_IDLE
+                && let Some(memory) = free.classes[class].pop()
+            {
+                free.bytes -= memory.len();
+            }
         }
     }
 
@@ -145,5 +160,7 @@ mod tests {
         let payloads: Vec<Payload> = (0..40).map(|_| pool.take(1 << 20)).collect();
         drop(payloads);
         assert_eq!(pool.free.borrow().bytes, MAX_KEPT);
+        pool.rest();
+        assert_eq!(pool.free.borrow().bytes, MAX_KEPT_IDLE);
     }
 }

@@ -81,6 +81,7 @@ impl Connection {
                 return Poll::Ready(());
             }
             if !moved {
+                self.desk.rest();
                 return Poll::Pending;
             }
         }

@@ -17,8 +17,8 @@ use crate::nbd::session::{Action, Agreed, Command, Event, Replies, Requests};
 /// Requests of one client that the device works on at once. More wait in the socket.
 pub(super) const MAX_REQUESTS: usize = 256;
 
-/// Bytes of payload of one client that the device works on at once; the longest request fits twice.
-pub(super) const MAX_BYTES: usize = 2 * crate::nbd::proto::MAX_PAYLOAD as usize;
+/// Bytes of payload of one client that the device works on, beyond which no request is begun.
+pub(super) const MAX_BYTES: usize = crate::nbd::proto::MAX_PAYLOAD as usize;
 
 /// Bytes of replies that wait to be sent, beyond which no request is begun. Enough to be worth a system call, and little
 /// enough to be in the processor's cache still when it is sent; a client that does not read stops at this, too.
@@ -187,6 +187,13 @@ impl Desk {
     /// Whether more may come from the client.
     pub(super) fn is_open(&self) -> bool {
         !self.closed
+    }
+
+    /// Says that nothing will happen until the client sends more.
+    pub(super) fn rest(&self) {
+        if self.is_idle() && self.arriving.is_none() {
+            self.pool.rest();
+        }
     }
 
     /// Whether all that was begun has been answered and taken away to be sent.

@@ -5,9 +5,9 @@
 //! them covers the completed writes of all, which is what CAN_MULTI_CONN promises.
 //!
 //! # Bounds
-//! Each client has at most 256 requests and 64 MiB of payload under way, and no request is begun while 256 KiB of replies
-//! wait for it to read them. At most 64 clients are in their handshake; when one more comes, the oldest is hung up on.
-//! At most [`MAX_CONNECTIONS`] are connected.
+//! Each client has at most 256 requests under way and begins none while it has 32 MiB of payload under way, or while
+//! 256 KiB of replies wait for it to read them. At most 64 clients are in their handshake; when one more comes, the
+//! oldest is hung up on. At most [`MAX_CONNECTIONS`] are connected.
 
 mod connection;
 mod data_runs;
@@ -29,8 +29,9 @@ use exports::Exports;
 pub use exports::{Export, ExportStatus};
 use lobby::Lobby;
 
-/// Clients that one server serves at once; more are hung up on.
-pub const MAX_CONNECTIONS: usize = 1024;
+/// Clients that one server serves at once; more are hung up on. Each may make the server hold some 128 MiB, at worst: what
+/// it had begun, what it sends, and the reply that it does not read.
+pub const MAX_CONNECTIONS: usize = 256;
 
 /// A running server. It may be moved and shared between threads.
 ///
