@@ -79,7 +79,7 @@ fn round(
     let device = FileDevice::open(path, &options)?;
     let count = match direct {
         Direct::On => 4000,
-        _ => 100_000,
+        _ => 20_000,
     };
     let cpu = processor_time()?;
     let wall = std::time::Instant::now();

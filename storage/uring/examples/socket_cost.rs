@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use weft_block::IoVec;
 use weft_uring::{Backend, Stream, block_on_with};
 
-const REQUESTS: usize = 200_000;
+const REQUESTS: usize = 30_000;
 const REQUEST: usize = 28;
 const HEADER: usize = 16;
 const BLOCK: usize = 4096;

@@ -160,6 +160,7 @@ impl OpenFile {
     pub(super) fn info(&self) -> Info {
         let mut info = self.info.clone();
         info.size = self.size();
+        info.discard &= !self.refuses.punch.load(Ordering::Relaxed);
         info
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, getsockopt, socket,
-    sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, getsockopt, setsockopt,
+    socket, sockopt,
 };
 
 use super::transfer::{Attempt, Transfer, Way};
@@ -83,13 +83,15 @@ impl Stream {
         Self::new(socket.into())
     }
 
-    /// Takes over a connected TCP socket and turns off Nagle's delay.
+    /// Takes over a connected TCP socket, turns off Nagle's delay and turns on keep-alive, so that a peer that vanished
+    /// ends its connection some day.
     ///
     /// # Errors
     /// What the kernel says about its options.
     pub fn from_tcp(socket: TcpStream) -> io::Result<Self> {
-        // Fails only on a connection that was reset meanwhile, which its first receive tells.
+        // These fail only on a connection that was reset meanwhile, which its first receive tells.
         let _ = socket.set_nodelay(true);
+        let _ = setsockopt(&socket, sockopt::KeepAlive, &true);
         Self::new(socket.into())
     }
 
