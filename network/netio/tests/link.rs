@@ -102,7 +102,7 @@ fn a_tap_device_is_a_port() {
         let links = Links::open().unwrap();
         let mac = MacAddress::derived("weft:lab");
         links
-            .create_bridge(&name("br0"), mac, None, &Owner::bridge("lab"))
+            .create_bridge(&name("br0"), mac, Some(1400), &Owner::bridge("lab"))
             .await
             .unwrap();
         let tap = Tap::open(&name("tap0"), &TapOptions::default()).unwrap();
@@ -111,16 +111,17 @@ fn a_tap_device_is_a_port() {
             .await
             .unwrap();
         links.set_up(&name("tap0"), true).await.unwrap();
-        links.set_mtu(&name("tap0"), 1300).await.unwrap();
+        links.set_mtu(&name("tap0"), 1450).await.unwrap();
         links
             .set_mac(&name("tap0"), MacAddress([2, 0, 0, 0, 0, 7]))
             .await
             .unwrap();
         let bridge = links.expect("br0").await.unwrap();
+        assert_eq!(bridge.mtu, 1400, "a bridge keeps its MTU whatever joins it");
         let port = links.expect("tap0").await.unwrap();
         assert_eq!(
             (port.bridge, port.mtu, port.up),
-            (Some(bridge.index), 1300, true)
+            (Some(bridge.index), 1450, true)
         );
         assert_eq!((port.kind.as_str(), port.owner()), ("tun", None));
         assert_eq!(

@@ -101,22 +101,27 @@ impl Links {
         mtu: Option<u32>,
         owner: &Owner,
     ) -> Result<()> {
-        let mut bridge = LinkBridge::new(name.as_str())
+        let bridge = LinkBridge::new(name.as_str())
             .down()
             .address(mac.octets().to_vec())
             .link_group(LINK_GROUP)
             // A bridge with TAP ports has no loops to wait for.
             .forward_delay(0);
-        if let Some(mtu) = mtu {
-            bridge = bridge.mtu(mtu);
-        }
         let made = self.handle.link().add(bridge.build()).execute().await;
         made.map_err(|e| created(name, "bridge", &e))?;
-        let marked = self.set_owner(name, owner).await;
+        let mark = async {
+            self.set_owner(name, owner).await?;
+            // Not with the making: an MTU that is set later holds, whatever ports join.
+            match mtu {
+                Some(mtu) => self.set_mtu(name, mtu).await,
+                None => Ok(()),
+            }
+        };
+        let marked = mark.await;
         if marked.is_err()
             && let Ok(Some(link)) = self.link(name.as_str()).await
         {
-            // Without its mark nobody would know whose it is. The first error is the one to tell.
+            // A bridge that is not whole must not stay. The first error is the one to tell.
             let _ = self.handle.link().del(link.index).execute().await;
         }
         marked
