@@ -145,6 +145,30 @@ fn requests_whose_futures_are_dropped_are_done_all_the_same() {
 }
 
 #[test]
+fn memory_lives_until_the_kernel_has_answered_and_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    let options = OpenOptions {
+        engine: Engine::Ring,
+        ..OpenOptions::default()
+    };
+    let device = FileDevice::create_with(&path, MIB, &options).unwrap();
+    let run = weft_uring::block_on_with(weft_uring::Backend::Ring, async {
+        let queue = device.open(&spawner()).unwrap();
+        let memory = IoVec::zeroed(MIB as usize);
+        drop(queue.submit(Request::read(0, memory.clone())));
+        drop(queue);
+        assert!(!memory.is_alone(), "the request in flight holds its memory");
+        while !memory.is_alone() {
+            weft_uring::yield_now().await;
+        }
+    });
+    if let Err(error) = run {
+        eprintln!("left out: no io_uring here ({error})");
+    }
+}
+
+#[test]
 fn an_executor_that_ends_waits_for_its_disk_requests() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");

@@ -100,10 +100,15 @@ fn a_receive_that_is_given_up_frees_its_memory_and_leaves_the_stream() {
         for address in addresses(&folder) {
             let (server, client) = pair(&address).await;
             let receiver = server.clone();
-            let task = spawn(async move { receiver.recv(vec![0; 10]).await.1 });
+            let memory = IoVec::zeroed(10);
+            let lent = memory.clone();
+            let task = spawn(async move { receiver.recv(lent).await.1 });
             sleep(std::time::Duration::from_millis(2)).await;
+            assert!(!memory.is_alone());
             task.cancel();
-            sleep(std::time::Duration::from_millis(2)).await;
+            while !memory.is_alone() {
+                weft_uring::yield_now().await;
+            }
             client.send(b"hello".to_vec()).await.0.unwrap();
             let (result, memory) = server.recv_exact(vec![0; 5]).await;
             result.unwrap();
