@@ -9,7 +9,7 @@
 //!
 //! 1. **One thread.** Tasks need not be `Send` and never move. Wakers may be used from any thread.
 //! 2. **No idle cost.** With nothing to do the thread sleeps in the kernel and uses no CPU, unless a
-//!    [poller](poller) is hot, and then for at most [`SPIN_LIMIT`].
+//!    [poller](fn@poller) is hot, and then for at most [`SPIN_LIMIT`].
 //! 3. **Fairness.** Every ready task is polled once a turn, and completions are collected between turns, so a task that
 //!    yields for ever starves nobody.
 //! 4. **Nothing is lost in silence.** A panic ends its task alone: it is logged, counted, and raised again in whoever
