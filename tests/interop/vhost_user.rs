@@ -13,7 +13,8 @@ use weft_tests::guest::LinuxGuest;
 use weft_tests::{Netns, Process, can, require, skip, sparse_file, temp_dir};
 use weft_uring::{FileDevice, OpenOptions, Shard, block_on};
 use weft_vhost_user::{
-    BlkBackend, BlkOptions, BlkServe, FrameFile, NetBackend, NetOptions, NetPort, Offloads, Setting,
+    BlkBackend, BlkOptions, BlkServe, FrameFile, NetBackend, NetOptions, NetPort, Offloads, Served,
+    Setting,
 };
 
 /// In the environment of a process that is to be a backend: its folder.
@@ -188,6 +189,49 @@ fn port(tap: Tap) -> Box<dyn NetPort> {
     }))
 }
 
+/// Queues of the TAP `tap0` in `namespace`, which has the address 10.77.0.1.
+fn taps(namespace: &Netns, count: usize) -> Vec<Tap> {
+    let options = TapOptions {
+        multi_queue: count > 1,
+        ..TapOptions::default()
+    };
+    let taps = Namespace::open_named(namespace.name())
+        .expect("the namespace opens")
+        .run(|| {
+            let name = InterfaceName::new("tap0").expect("a name");
+            (0..count)
+                .map(|_| Tap::open(&name, &options).expect("a TAP"))
+                .collect()
+        })
+        .expect("a thread in the namespace");
+    for line in ["addr add 10.77.0.1/24 dev tap0", "link set tap0 up"] {
+        namespace.run("ip", line.split(' ')).expect("ip runs");
+    }
+    taps
+}
+
+/// A backend for `taps` at `socket`.
+fn serve_nic(shard: &Shard, socket: &Path, taps: Vec<Tap>) -> Served {
+    let options = NetOptions {
+        mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
+        mtu: None,
+        pairs: 0,
+        offloads: Offloads::TCP,
+    };
+    let handle = shard.handle();
+    let ports = move || Ok(taps.into_iter().map(port).collect());
+    block_on(NetBackend::serve(&handle, socket, options, ports)).expect("a NIC")
+}
+
+fn iperf3_server(namespace: &Netns) -> Process {
+    let mut iperf = namespace.command("iperf3");
+    iperf
+        .args(["-s", "-p", "5201"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Process::spawn(iperf).expect("iperf3 starts")
+}
+
 #[test]
 fn a_guest_talks_through_a_tap() {
     require!("qemu-system-x86_64", "ip", "ping", "iperf3", "busybox");
@@ -197,17 +241,7 @@ fn a_guest_talks_through_a_tap() {
     let folder = temp_dir();
     let socket = folder.path().join("nic.sock");
     let namespace = Netns::new().expect("a namespace");
-    let tap = Namespace::open_named(namespace.name())
-        .expect("the namespace opens")
-        .run(|| {
-            let name = InterfaceName::new("tap0").expect("a name");
-            Tap::open(&name, &TapOptions::default())
-        })
-        .expect("a thread in the namespace")
-        .expect("a TAP");
-    for line in ["addr add 10.77.0.1/24 dev tap0", "link set tap0 up"] {
-        namespace.run("ip", line.split(' ')).expect("ip runs");
-    }
+    let taps = taps(&namespace, 1);
     std::fs::write(folder.path().join("page"), vec![b'w'; 20_000_000]).expect("a page");
     let mut web = namespace.command("busybox");
     web.args(["httpd", "-f", "-p", "10.77.0.1:8080", "-h"]);
@@ -215,19 +249,9 @@ fn a_guest_talks_through_a_tap() {
         web.arg(folder.path());
         web
     });
-    let mut iperf = namespace.command("iperf3");
-    iperf.args(["-s", "-1", "-p", "5201"]).stdout(Stdio::null());
-    let _iperf = Process::spawn(iperf).expect("iperf3 starts");
+    let _iperf = iperf3_server(&namespace);
     let shard = Shard::start("attach").expect("a shard starts");
-    let options = NetOptions {
-        mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
-        mtu: None,
-        pairs: 1,
-        offloads: Offloads::TCP,
-    };
-    let handle = shard.handle();
-    let ports = move || Ok(vec![port(tap)]);
-    let served = block_on(NetBackend::serve(&handle, &socket, options, ports)).expect("a NIC");
+    let served = serve_nic(&shard, &socket, taps);
     let mut guest = LinuxGuest::new("vhost-user-net")
         .vhost_user_net(&socket, "52:54:00:12:34:56")
         .module("virtio_net")
@@ -258,5 +282,43 @@ fn a_guest_talks_through_a_tap() {
     // Long frames came through whole: 20 MB in far fewer frames than of 1,500 bytes.
     assert!(statistics.reads < 10_000, "{statistics:?}");
     assert_eq!(statistics.broken_rings, 0);
+    block_on(served.stop());
+}
+
+#[test]
+fn a_guest_uses_two_queue_pairs() {
+    require!("qemu-system-x86_64", "ip", "iperf3");
+    if !can::be_root() || !can::open("/dev/net/tun") {
+        skip!("needs root and /dev/net/tun");
+    }
+    let folder = temp_dir();
+    let socket = folder.path().join("nic.sock");
+    let namespace = Netns::new().expect("a namespace");
+    let taps = taps(&namespace, 2);
+    let _iperf = iperf3_server(&namespace);
+    let shard = Shard::start("attach").expect("a shard starts");
+    let served = serve_nic(&shard, &socket, taps);
+    let memory = "memory-backend-memfd,id=memory,share=on,size=1024M";
+    let chardev = format!("socket,id=nic,path={}", socket.display());
+    let output = LinuxGuest::new("vhost-user-mq")
+        .cpus(2)
+        .qemu_args(["-object", memory, "-machine", "memory-backend=memory"])
+        .qemu_args(["-chardev", &chardev])
+        .qemu_args(["-netdev", "vhost-user,id=nic,chardev=nic,queues=2"])
+        .qemu_args(["-device", "virtio-net-pci,netdev=nic,mq=on,vectors=0"])
+        .module("virtio_net")
+        .module("af_packet")
+        .run(
+            "ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up
+             echo queues $(ls /sys/class/net/eth0/queues)
+             iperf3 -c 10.77.0.1 -P 4 -t 1 >/dev/null && echo sent
+             iperf3 -c 10.77.0.1 -P 4 -t 1 -R >/dev/null && echo received",
+        )
+        .expect("the guest runs")
+        .success();
+    for line in ["queues rx-0 rx-1 tx-0 tx-1", "sent", "received"] {
+        assert!(output.contains(line), "no `{line}` in:\n{output}");
+    }
+    assert_eq!(served.statistics().broken_rings, 0);
     block_on(served.stop());
 }

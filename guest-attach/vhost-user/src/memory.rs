@@ -18,7 +18,7 @@ use crate::Error;
 pub(crate) const MEMORY_SLOTS: usize = 64;
 
 /// A mapped region, known by the three addresses that the front end gave.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Region {
     guest: u64,
     user: u64,
@@ -77,36 +77,40 @@ impl MemoryTable {
         self.adopt(regions)
     }
 
-    /// Maps one more region.
+    /// Maps one more region. One that is known already is mapped anew: QEMU 7.2 adds each region once for every queue
+    /// pair of a NIC.
     pub(crate) fn add(
         &mut self,
         region: &VhostUserMemoryRegion,
         file: OwnedFd,
     ) -> Result<(), Error> {
-        if self.regions.len() >= MEMORY_SLOTS {
-            return Err(Error::Memory("all slots are taken".into()));
-        }
         let added = Region::map(region, file)?;
-        self.regions.push(added);
-        let memory = collect(&self.regions);
-        if memory.is_err() {
-            self.regions.pop();
+        let mut regions = self.regions.clone();
+        match self.find(region) {
+            Some(known) => regions[known] = added,
+            None if regions.len() >= MEMORY_SLOTS => {
+                return Err(Error::Memory("all slots are taken".into()));
+            }
+            None => regions.push(added),
         }
-        self.memory = Some(memory?);
-        Ok(())
+        self.adopt(regions)
     }
 
-    /// Forgets a region.
+    /// Forgets a region. One that is not known is forgotten already.
     pub(crate) fn remove(&mut self, region: &VhostUserMemoryRegion) -> Result<(), Error> {
+        let Some(known) = self.find(region) else {
+            return Ok(());
+        };
+        let mut regions = self.regions.clone();
+        regions.remove(known);
+        self.adopt(regions)
+    }
+
+    fn find(&self, region: &VhostUserMemoryRegion) -> Option<usize> {
         let (guest, user, len) = (region.guest_phys_addr, region.user_addr, region.memory_size);
-        let found = self
-            .regions
+        self.regions
             .iter()
             .position(|other| (other.guest, other.user, other.len) == (guest, user, len))
-            .ok_or(Error::Protocol("a region is removed that was not added"))?;
-        self.regions.remove(found);
-        self.memory = Some(collect(&self.regions)?);
-        Ok(())
     }
 
     /// What devices see.
@@ -169,8 +173,10 @@ mod tests {
         assert!(memory.contiguous(0x10_0000, 0x10000).is_some());
         table.remove(&high).unwrap();
         assert_eq!(table.guest_address(0x6000_0000), None);
-        assert!(table.remove(&high).is_err());
+        table.remove(&high).unwrap();
         table.add(&high, file(0x11000)).unwrap();
+        table.add(&high, file(0x11000)).unwrap();
+        assert_eq!(table.regions.len(), 2);
         assert!(table.guest_address(0x6000_0000).is_some());
     }
 
