@@ -2,10 +2,12 @@
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::sys::termios::{self, SetArg, Termios};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use weft_service::api::{Error, Machine, Result};
 
 /// Ctrl-], as in telnet and virsh.
@@ -33,46 +35,79 @@ pub(super) async fn run(machine: &Machine, log_only: bool) -> Result<()> {
     talk(stream).await.map_err(failed)
 }
 
-/// Copies both ways until the guest ends, standard input ends or the escape is typed.
+/// How long to go on listening after a script has said its last word: a serial line takes it in byte by byte, and what
+/// is left of it is lost when the connection closes.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Copies both ways until the guest ends, the escape is typed, or standard input has ended and the guest is silent.
 async fn talk(stream: UnixStream) -> std::io::Result<()> {
-    let (mut from_guest, mut to_guest) = stream.into_split();
-    let hear = async {
-        let mut buffer = [0; 4096];
-        loop {
-            match from_guest.read(&mut buffer).await? {
-                0 => return Ok(()),
-                count => {
-                    let mut out = std::io::stdout();
-                    out.write_all(&buffer[..count])?;
-                    out.flush()?;
-                }
-            }
-        }
-    };
-    let speak = async {
-        // A thread of its own: a terminal cannot be read without blocking, and must not be left non-blocking.
-        let (keys, mut typed) = tokio::sync::mpsc::channel::<Vec<u8>>(16);
-        std::thread::spawn(move || {
-            use std::io::Read;
-            let mut buffer = [0; 1024];
-            while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer) {
-                if keys.blocking_send(buffer[..count].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        while let Some(bytes) = typed.recv().await {
-            if std::io::stdin().is_terminal() && bytes.contains(&ESCAPE) {
-                break;
-            }
-            to_guest.write_all(&bytes).await?;
-        }
-        to_guest.flush().await
+    let (from_guest, mut to_guest) = stream.into_split();
+    let mut said = Said {
+        from_guest,
+        buffer: [0; 4096],
     };
     tokio::select! {
-        ended = hear => ended,
-        ended = speak => ended,
+        ended = said.repeat_all() => return ended,
+        spoken = speak(&mut to_guest) => if spoken? == Spoken::Escape { return Ok(()) },
     }
+    loop {
+        match tokio::time::timeout(LINGER, said.repeat()).await {
+            Err(_) | Ok(Ok(0)) => return Ok(()),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}
+
+/// What the guest says.
+struct Said {
+    from_guest: OwnedReadHalf,
+    buffer: [u8; 4096],
+}
+
+impl Said {
+    /// Repeats the next bytes; none when the guest has ended.
+    async fn repeat(&mut self) -> std::io::Result<usize> {
+        let count = self.from_guest.read(&mut self.buffer).await?;
+        let mut out = std::io::stdout();
+        out.write_all(&self.buffer[..count])?;
+        out.flush()?;
+        Ok(count)
+    }
+
+    async fn repeat_all(&mut self) -> std::io::Result<()> {
+        while self.repeat().await? != 0 {}
+        Ok(())
+    }
+}
+
+/// How standard input came to its end.
+#[derive(PartialEq, Eq)]
+enum Spoken {
+    Escape,
+    End,
+}
+
+async fn speak(to_guest: &mut OwnedWriteHalf) -> std::io::Result<Spoken> {
+    // A thread of its own: a terminal cannot be read without blocking, and must not be left non-blocking.
+    let (keys, mut typed) = tokio::sync::mpsc::channel::<Vec<u8>>(16);
+    std::thread::spawn(move || {
+        use std::io::Read;
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer) {
+            if keys.blocking_send(buffer[..count].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    while let Some(bytes) = typed.recv().await {
+        if std::io::stdin().is_terminal() && bytes.contains(&ESCAPE) {
+            return Ok(Spoken::Escape);
+        }
+        to_guest.write_all(&bytes).await?;
+    }
+    to_guest.flush().await?;
+    Ok(Spoken::End)
 }
 
 /// The terminal without echo and line editing, until dropped.
