@@ -588,10 +588,16 @@ impl State {
         let running = self.running_group(name)?;
         let group = running.group.clone();
         let change: Change = Box::new(change);
-        on(&running.home, name, move || async move {
+        let changed = on(&running.home, name, move || async move {
             change(&mut *group.lock().await).await
+        });
+        changed.await.map_err(|mut error| {
+            // What keeps a group from being changed is a volume that rests there, not another process.
+            if error.kind == ErrorKind::Busy {
+                error.kind = ErrorKind::InUse;
+            }
+            error
         })
-        .await
     }
 
     /// That nobody uses a volume of the group.

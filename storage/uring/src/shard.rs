@@ -123,8 +123,10 @@ impl ShardHandle {
         let (answer, receiver) = oneshot::channel();
         let visit = move || {
             spawn(async move {
+                // All that the future holds is let go before anybody hears of its end.
+                let value = make().await;
                 // Nobody may be listening any more.
-                let _ = answer.send(make().await);
+                let _ = answer.send(value);
             })
             .detach();
         };
