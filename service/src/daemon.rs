@@ -68,7 +68,7 @@ impl Daemon {
             .map_err(|error| Error::from_io("daemon", "the daemon cannot start", &error))?;
         runtime.block_on(async {
             let store: Arc<dyn Store> = Arc::new(Embedded::open(&paths.store())?);
-            let shards = Arc::new(Shards::new());
+            let shards = Arc::new(Shards::none_yet());
             let daemon = Arc::new(Self {
                 storage: Storage::start(store.clone(), shards.clone()),
                 network: Networks::start(store.clone(), shards),

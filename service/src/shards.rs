@@ -23,7 +23,7 @@ struct Running {
 
 impl Shards {
     /// No shard yet.
-    pub fn new() -> Self {
+    pub fn none_yet() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let running = Running {
             shards: Vec::new(),

@@ -1,6 +1,6 @@
 //! `weft disk`, and the program itself.
 
-use crate::program::Weft;
+use crate::program::{Weft, wait_until_ended};
 
 #[test]
 fn a_disk_file_is_made_inspected_and_wiped() {
@@ -83,6 +83,6 @@ fn a_daemon_that_idles_is_stopped_by_name() {
     weft.json(&["status"]);
     let pid = weft.daemon_pid();
     weft.ok(&["daemon", "--stop"]);
-    assert!(!std::path::Path::new(&format!("/proc/{pid}/fd/0")).exists());
+    wait_until_ended(pid);
     assert!(!weft.path("state/run/weft.sock").exists());
 }

@@ -1,5 +1,7 @@
 //! The program from outside: what a person or a script types, and what comes back.
 
+#![allow(clippy::unwrap_used)] // In tests a panic is the message.
+
 mod disks;
 mod labs;
 mod networks;

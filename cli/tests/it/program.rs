@@ -1,6 +1,6 @@
 //! The program under test, with a daemon and a state folder of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -39,10 +39,6 @@ impl Weft {
         let routes = netns.run("ip", ["route"]).unwrap();
         let rules = netns.run("nft", ["list", "ruleset"]).unwrap();
         [links, routes, rules].join("--\n")
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -138,6 +134,14 @@ impl Weft {
             .unwrap()
             .parse()
             .unwrap()
+    }
+}
+
+/// Waits until the process of that pid has ended.
+pub(crate) fn wait_until_ended(pid: i32) {
+    let stat = format!("/proc/{pid}/stat");
+    while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z")) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 

@@ -3,17 +3,13 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::program::Weft;
+use crate::program::{Weft, wait_until_ended};
 
 /// Ends the daemon as a crash does.
 fn kill_daemon(weft: &Weft) {
     let pid = weft.daemon_pid();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    while std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.contains(") Z"))
-    {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_until_ended(pid);
 }
 
 #[test]

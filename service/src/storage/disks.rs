@@ -72,11 +72,12 @@ impl Claims {
     /// `InUse`, naming who has it.
     pub fn claim(&mut self, disk: &str, user: DiskUse, access: Access) -> Result<()> {
         let holders = self.claimed.entry(disk.to_owned()).or_default();
-        let conflict = holders.iter().find(|(_, held)| match (access, held) {
-            (Access::Reading, _) | (_, Access::Reading) => false,
-            (Access::Shared, Access::Shared) => false,
-            _ => true,
-        });
+        let agree = |held: Access| {
+            access == Access::Reading
+                || held == Access::Reading
+                || (access == Access::Shared && held == Access::Shared)
+        };
+        let conflict = holders.iter().find(|(_, held)| !agree(*held));
         if let Some((holder, _)) = conflict {
             let (noun, name) = (&holder.noun, &holder.name);
             return Err(Error::new(
