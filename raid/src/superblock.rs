@@ -115,6 +115,9 @@ impl Role {
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// The first of January 1970.
+    pub const EPOCH: Self = Self(0);
+
     /// A time of `seconds` since 1970 and `micros` (below 1,000,000).
     pub fn new(seconds: u64, micros: u32) -> Self {
         Self((seconds & 0xff_ffff_ffff) | (u64::from(micros & 0xff_ffff) << 40))

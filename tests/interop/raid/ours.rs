@@ -1,0 +1,176 @@
+//! Our side.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+use weft_block::{BlockDevice, IoVec, Request, Spawner};
+use weft_raid::level::{Level, ParityLayout};
+use weft_raid::superblock::Timestamp;
+use weft_raid::{Array, AssembleOptions, CreateOptions, MemberDevice, assemble, create};
+use weft_tests::data::{Sequence, bytes};
+use weft_uring::{FileDevice, OpenOptions};
+
+pub(crate) const MIB: u64 = 1 << 20;
+const NOW: Timestamp = Timestamp::EPOCH;
+
+/// An array under test: what it is, and its members' files.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) level: Level,
+    pub(crate) layout: Option<ParityLayout>,
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+impl Case {
+    /// Files of unequal sizes where the level uses them.
+    pub(crate) fn new(
+        folder: &Path,
+        level: Level,
+        layout: Option<ParityLayout>,
+        members: usize,
+    ) -> Self {
+        let number = level.number();
+        let name = match layout {
+            Some(layout) => format!("r{number}-{}", layout.number()),
+            None => format!("r{number}"),
+        };
+        let path = |member: usize| {
+            let size = match level {
+                Level::Raid0 => 12 + 4 * member as u64,
+                _ => 16,
+            };
+            weft_tests::sparse_file(folder, &format!("{name}-{member}"), size * MIB)
+        };
+        let paths = (0..members).map(path).collect();
+        Self {
+            name,
+            level,
+            layout,
+            paths,
+        }
+    }
+
+    /// mdadm's arguments for such an array.
+    pub(crate) fn mdadm(&self) -> String {
+        let layout = match self.layout {
+            Some(layout) => format!(" --layout={}", layout.name()),
+            None => String::new(),
+        };
+        let bitmap = match self.level {
+            Level::Raid0 => "",
+            _ => " --bitmap=internal",
+        };
+        let chunk = match self.level {
+            Level::Raid1 => "",
+            _ => " --chunk=64",
+        };
+        format!(
+            "--level={}{layout}{chunk}{bitmap} --raid-devices={}",
+            self.level.number(),
+            self.paths.len()
+        )
+    }
+}
+
+pub(crate) fn told(error: weft_block::Error) -> anyhow::Error {
+    anyhow!(error.sentence())
+}
+
+fn members(paths: &[PathBuf]) -> Result<Vec<MemberDevice>> {
+    let open = |path: &PathBuf| {
+        let device = FileDevice::open(path, &OpenOptions::default()).map_err(told)?;
+        Ok(MemberDevice {
+            path: path.display().to_string(),
+            device: Arc::new(device),
+        })
+    };
+    paths.iter().map(open).collect()
+}
+
+/// A running array of ours, for one task on this thread.
+pub(crate) struct Ours {
+    pub(crate) array: Array,
+    pub(crate) spawner: Spawner,
+}
+
+/// Makes the case's array, makes it whole, and does `work` with it.
+pub(crate) fn created<T>(case: &Case, work: impl AsyncFnOnce(&Ours) -> Result<T>) -> Result<T> {
+    weft_uring::block_on(async {
+        let spawner = weft_uring::spawner();
+        let mut sequence = Sequence::new(case.paths.len() as u64 ^ u64::from(std::process::id()));
+        let name = format!("weft:{}", case.name);
+        let mut random = || std::array::from_fn(|_| sequence.draw() as u8);
+        let mut options = CreateOptions::new(case.level, &name, case.paths.len(), NOW, &mut random);
+        options.layout = case.layout;
+        options.chunk = 64 << 10;
+        let array = create(&options, members(&case.paths)?, &spawner)
+            .await
+            .map_err(told)?;
+        let ours = Ours { array, spawner };
+        ours.sync().await?;
+        work(&ours).await
+    })
+}
+
+/// Starts the array of some of the case's members, and does `work` with it.
+pub(crate) fn assembled<T>(
+    paths: &[PathBuf],
+    work: impl AsyncFnOnce(&Ours) -> Result<T>,
+) -> Result<T> {
+    weft_uring::block_on(async {
+        let spawner = weft_uring::spawner();
+        let options = AssembleOptions {
+            now: NOW,
+            ..AssembleOptions::default()
+        };
+        let array = assemble(members(paths)?, &options, &spawner)
+            .await
+            .map_err(told)?;
+        work(&Ours { array, spawner }).await
+    })
+}
+
+impl Ours {
+    pub(crate) async fn sync(&self) -> Result<()> {
+        let syncer = self.array.syncer(&self.spawner).map_err(told)?;
+        while !syncer.step(1 << 20).await.map_err(told)?.is_idle() {}
+        Ok(())
+    }
+
+    pub(crate) async fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let queue = self.array.open(&self.spawner).map_err(told)?;
+        let write = Request::write(offset, IoVec::copy_of(data));
+        queue.submit(write).await.result.map_err(told)
+    }
+
+    pub(crate) async fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let queue = self.array.open(&self.spawner).map_err(told)?;
+        let read = Request::read(offset, IoVec::zeroed(len));
+        let completion = queue.submit(read).await;
+        completion.result.map_err(told)?;
+        Ok(completion.buffer.to_buffer().to_vec())
+    }
+
+    /// Fills the array with the bytes of `seed`.
+    pub(crate) async fn fill(&self, seed: u64) -> Result<()> {
+        self.write(0, &bytes(seed, self.size())).await
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.array.info().size as usize
+    }
+
+    pub(crate) async fn add(&self, path: &Path, uuid: [u8; 16]) -> Result<bool> {
+        let member = members(&[path.to_path_buf()])?.remove(0);
+        self.array
+            .add(member, uuid, &self.spawner)
+            .await
+            .map_err(told)
+    }
+
+    pub(crate) async fn stop(&self) -> Result<()> {
+        self.array.stop(&self.spawner).await.map_err(told)
+    }
+}
