@@ -273,6 +273,12 @@ fn we_run_the_kernels_arrays_and_it_takes_them_back() -> Result<()> {
             ours.write(1000 * 512, &change).await?;
             data[1000 * 512..][..change.len()].copy_from_slice(&change);
             if case.level.is_redundant() {
+                // The file is locked as long as the array knows it.
+                let lost = text(&case.paths[0])?;
+                ours.array
+                    .remove(lost, &ours.spawner)
+                    .await
+                    .map_err(ours::told)?;
                 let caught_up = ours.add(&case.paths[0], [1; 16]).await?;
                 ensure!(caught_up, "{case:?}: the bitmap remembers");
                 ours.sync().await?;
