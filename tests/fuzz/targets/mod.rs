@@ -6,6 +6,7 @@
 
 mod dhcp;
 mod frames;
+mod lab;
 mod lvm;
 mod md;
 mod nbd;
@@ -20,6 +21,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("dhcp_server", dhcp::server),
     ("frames", frames::frames),
+    ("lab_file", lab::file),
     ("lvm_area_header", lvm::area_header),
     ("lvm_label", lvm::label),
     ("lvm_text", lvm::text),
