@@ -53,6 +53,12 @@ pub trait Store: Send + Sync {
     /// `Io`; the old record stands.
     fn set(&self, kind: Kind, name: &str, value: Option<&serde_json::Value>) -> Result<()>;
 
+    /// Sets several records of a kind at once: all of them, or none.
+    ///
+    /// # Errors
+    /// `Io`; the old records stand.
+    fn set_all(&self, kind: Kind, records: &[(String, serde_json::Value)]) -> Result<()>;
+
     /// All records of a kind, by name.
     ///
     /// # Errors
@@ -181,6 +187,25 @@ impl Store for Embedded {
         })
     }
 
+    fn set_all(&self, kind: Kind, records: &[(String, serde_json::Value)]) -> Result<()> {
+        let texts = records
+            .iter()
+            .map(|(name, value)| (kind.key(name), value.to_string()));
+        let texts: Vec<(String, String)> = texts.collect();
+        self.transaction(|table| {
+            for (key, text) in &texts {
+                table.insert(key.as_str(), text.as_str())?;
+            }
+            Ok(())
+        })
+        .map_err(|error| {
+            Error::general(
+                ErrorKind::Io,
+                format!("the inventory cannot be written: {error}"),
+            )
+        })
+    }
+
     fn all(&self, kind: Kind) -> Result<Vec<(String, serde_json::Value)>> {
         let records = self.scan(kind).map_err(|error| {
             Error::general(
@@ -211,6 +236,11 @@ mod tests {
             store.put(Kind::Array, "tank", &["a", "b"]).unwrap();
             store.put(Kind::Array, "gone", &["c"]).unwrap();
             store.put(Kind::Group, "tank", &["tank"]).unwrap();
+            let leases = [
+                ("lan/1".to_owned(), 1.into()),
+                ("lan/2".to_owned(), 2.into()),
+            ];
+            store.set_all(Kind::Leases, &leases).unwrap();
             store.remove(Kind::Array, "gone").unwrap();
             store.remove(Kind::Array, "never").unwrap();
         }
@@ -221,6 +251,8 @@ mod tests {
             [("tank".to_owned(), vec!["a".to_owned(), "b".to_owned()])]
         );
         assert_eq!(store.all(Kind::Group).unwrap().len(), 1);
+        let leases: Vec<(String, u32)> = store.read(Kind::Leases).unwrap();
+        assert_eq!(leases, [("lan/1".to_owned(), 1), ("lan/2".to_owned(), 2)]);
         assert_eq!(
             store.read::<u64>(Kind::Array).unwrap_err().kind,
             ErrorKind::Corrupt

@@ -164,11 +164,14 @@ async fn answer(
     store: Arc<dyn Store>,
     stopped: oneshot::Receiver<()>,
 ) {
+    // One durable transaction for all that is answered together.
     let keep = |changes: Vec<weft_dhcp::Lease>| {
-        let kept = changes
-            .iter()
-            .try_for_each(|lease| (*store).put(Kind::Leases, &key(&network, lease), lease));
-        std::future::ready(kept)
+        let record = |lease: &weft_dhcp::Lease| {
+            let value = serde_json::to_value(lease).expect("leases are plain data");
+            (key(&network, lease), value)
+        };
+        let records: Vec<_> = changes.iter().map(record).collect();
+        std::future::ready(store.set_all(Kind::Leases, &records))
     };
     let stopped = async {
         let _ = stopped.await;

@@ -150,6 +150,7 @@ impl Networks {
         let links = Links::open().map_err(failed)?;
         let observed = Observed::read(&links).await.map_err(failed)?;
         let plan = plan::set_up(&spec, &observed).map_err(failed)?;
+        let made = !plan.is_empty() && observed.link(spec.bridge.as_str()).is_none();
         plan.apply(&links).await.map_err(failed)?;
         state
             .troubles
@@ -164,7 +165,10 @@ impl Networks {
                 match Dhcp::start(name, &links, &spec, settings, self.store.clone()).await {
                     Ok(dhcp) => Some(dhcp),
                     Err(error) => {
-                        tear_down(&spec.name, &links).await?;
+                        // What an earlier daemon made may carry running guests, and stays.
+                        if made {
+                            tear_down(&spec.name, &links).await?;
+                        }
                         return Err(error);
                     }
                 }
