@@ -144,7 +144,11 @@ impl Core {
             std::hint::spin_loop();
             poll_hook::look(&self.pollers, Glance::Hot);
             self.gather();
-            if self.anyone_ready() || !self.pollers.borrow().any_hot() {
+            if self.anyone_ready() {
+                self.pollers.borrow_mut().paid();
+                return Ok(false);
+            }
+            if !self.pollers.borrow().any_hot() {
                 return Ok(false);
             }
         }

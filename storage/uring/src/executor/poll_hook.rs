@@ -3,7 +3,8 @@
 //! A notification that crosses threads costs tens of microseconds, nearly all of it in waking up. A queue that shares
 //! memory with its peer (a virtqueue) can instead be looked at. While a poller is hot the executor does not sleep
 //! but calls it again and again, for a window that grows when the sleep after it was short (looking a little longer would
-//! have saved the wake-up) and shrinks when it was long.
+//! have saved the wake-up) and shrinks when it was long. A peer that never answers while it is looked for (it is slower
+//! than the window can get, or waits for the CPU that the looking uses) is not looked for any more, but for now and then.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -22,6 +23,12 @@ const SPIN_FLOOR: Duration = Duration::from_micros(2);
 
 /// How much longer or shorter the window gets at a time.
 const SPIN_STEP: u32 = 4;
+
+/// Windows in vain, one after the other, after which looking does not pay.
+const PATIENCE: u32 = 4;
+
+/// Windows in vain after which looking is given another chance.
+const ANOTHER_CHANCE: u32 = 64;
 
 /// Why a poller is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +63,8 @@ pub(super) struct Pollers {
     slots: Slab<Slot>,
     hot: usize,
     window: Duration,
+    /// Windows in vain since the last one that was not.
+    vain: u32,
 }
 
 impl Default for Pollers {
@@ -64,6 +73,7 @@ impl Default for Pollers {
             slots: Slab::new(),
             hot: 0,
             window: SPIN_LIMIT,
+            vain: 0,
         }
     }
 }
@@ -77,9 +87,22 @@ impl Pollers {
         self.window
     }
 
+    /// Tells that something came while it was looked for.
+    pub(super) fn paid(&mut self) {
+        self.vain = 0;
+    }
+
     /// Tells how long the sleep was that followed a window in vain.
     pub(super) fn slept(&mut self, time: Duration) {
-        self.window = next_window(self.window, time);
+        self.vain += 1;
+        self.window = if self.vain < PATIENCE {
+            next_window(self.window, time)
+        } else {
+            SPIN_FLOOR
+        };
+        if self.vain == ANOTHER_CHANCE {
+            self.vain = 0;
+        }
     }
 
     fn set_hot(&mut self, key: usize, hot: bool) {
@@ -210,5 +233,22 @@ mod tests {
             window = next_window(window, short);
         }
         assert_eq!(window, SPIN_LIMIT);
+    }
+
+    #[test]
+    fn a_peer_that_never_answers_in_time_is_hardly_looked_for() {
+        let mut pollers = Pollers::default();
+        let short = Duration::from_micros(30);
+        let mut looked = Duration::ZERO;
+        for _ in 0..1000 {
+            looked += pollers.window();
+            pollers.slept(short);
+        }
+        assert!(looked < Duration::from_micros(4) * 1000, "{looked:?}");
+        pollers.paid();
+        for _ in 0..3 {
+            pollers.slept(short);
+        }
+        assert_eq!(pollers.window(), SPIN_LIMIT);
     }
 }
