@@ -77,8 +77,8 @@ impl BlockQueue for FileQueue {
         match &self.way {
             Way::Sync => run_now(start(request)),
             _ if discards_blocks && request.len > 0 => run_beside(start(request)),
-            Way::Ring(ring) => run_in(ring, start(request)),
-            Way::Cached(ring, cached) => {
+            // The page cache would still answer on a thread whose executor has ended.
+            Way::Cached(ring, cached) if !ring.is_closed() => {
                 let done = match request.op {
                     Op::Read => Cached::read(&self.file, &request),
                     Op::Write { fua: false } => cached.write(&self.file, &request),
@@ -91,6 +91,7 @@ impl BlockQueue for FileQueue {
                 job.skip(done);
                 run_in(ring, job)
             }
+            Way::Ring(ring) | Way::Cached(ring, _) => run_in(ring, start(request)),
         }
     }
 

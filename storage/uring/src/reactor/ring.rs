@@ -68,6 +68,11 @@ impl Ring {
         }))
     }
 
+    /// Whether its executor has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
     /// Queues an operation for the turn's submission. If the ring has been shut down the operation ends with
     /// `ESHUTDOWN`.
     pub(crate) fn start<O: Operation + 'static>(self: &Rc<Self>, operation: O) -> Started<O> {
