@@ -1,5 +1,7 @@
 //! Arrays, both ways between weft and Linux: mdadm on plain files, and the kernel's md in the Linux guest.
 
+#![allow(clippy::too_many_lines)] // A scenario is one story, from disks to verdict.
+
 mod ours;
 
 use std::path::{Path, PathBuf};
