@@ -144,6 +144,51 @@ fn mdadm_accepts_every_file() -> Result<()> {
     Ok(())
 }
 
+/// Reads, scrubs, loses a member of, and writes each array.
+fn degrade_and_write(cases: &[Case], disks: &[Vec<String>]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (number, (case, disks)) in cases.iter().zip(disks).enumerate() {
+        let all = disks.join(" ");
+        lines.push(format!("mdadm --assemble /dev/md{number} {all}"));
+        lines.push(format!("sum md{number}; check md{number}"));
+        if case.level.is_redundant() {
+            let lost = &disks[1];
+            lines.push(format!(
+                "mdadm /dev/md{number} --fail {lost} --remove {lost}; sum md{number}"
+            ));
+        }
+        lines.push(write(number, 'x', 5, 33));
+        lines.push(format!("sum md{number}; mdadm --stop /dev/md{number}"));
+    }
+    lines
+}
+
+/// Writes `count` blocks of a letter to an array.
+fn write(number: usize, letter: char, seek: u32, count: u32) -> String {
+    format!(
+        "tr '\\0' {letter} </dev/zero | dd of=/dev/md{number} bs=4k seek={seek} count={count} conv=fsync \
+         iflag=fullblock status=none"
+    )
+}
+
+/// What the kernel wrote is read, degraded and after the member that it let go is back.
+fn take_back(case: &Case, data: &[u8]) -> Result<()> {
+    assembled(&case.paths, async |ours| {
+        let read = ours.read(0, data.len()).await?;
+        ensure!(read == data, "{case:?} comes back wrong");
+        let degraded = ours.array.status().state == ArrayState::Degraded;
+        if degraded && ours.array.progress().is_idle() {
+            ours.add(&case.paths[1], [3; 16]).await?;
+        }
+        ours.sync().await?;
+        let status = ours.array.status();
+        ensure!(status.state != ArrayState::Degraded, "{status:?}");
+        let read = ours.read(0, data.len()).await?;
+        ensure!(read == data, "{case:?} is rebuilt wrong");
+        ours.stop().await
+    })
+}
+
 #[test]
 fn the_kernel_runs_our_arrays_and_we_take_them_back() -> Result<()> {
     require!("qemu-system-x86_64", "mdadm");
@@ -158,25 +203,7 @@ fn the_kernel_runs_our_arrays_and_we_take_them_back() -> Result<()> {
         })?);
     }
     let (guest, disks) = guest("raid-ours", &cases);
-    let mut lines = Vec::new();
-    for (number, (case, disks)) in cases.iter().zip(&disks).enumerate() {
-        lines.push(format!(
-            "mdadm --assemble /dev/md{number} {}",
-            disks.join(" ")
-        ));
-        lines.push(format!("sum md{number}; check md{number}"));
-        if case.level.is_redundant() {
-            let lost = &disks[1];
-            lines.push(format!(
-                "mdadm /dev/md{number} --fail {lost} --remove {lost}; sum md{number}"
-            ));
-        }
-        // Written by the kernel, degraded where it can be.
-        lines.push(format!(
-            "tr '\\0' x </dev/zero | dd of=/dev/md{number} bs=4k seek=5 count=33 conv=fsync iflag=fullblock status=none"
-        ));
-        lines.push(format!("sum md{number}; mdadm --stop /dev/md{number}"));
-    }
+    let lines = degrade_and_write(&cases, &disks);
     let output = guest.run(&script(&lines))?.success();
     for (number, case) in cases.iter().enumerate() {
         let mut data = bytes(number as u64, sizes[number]);
@@ -202,29 +229,41 @@ fn the_kernel_runs_our_arrays_and_we_take_them_back() -> Result<()> {
             printed_sum(&output, number, last)? == sum_of(folder.path(), &data)?,
             "{case:?}"
         );
-        assembled(&case.paths, async |ours| {
-            ensure!(
-                ours.read(0, data.len()).await? == data,
-                "{case:?} comes back wrong"
-            );
-            if ours.array.status().state == ArrayState::Degraded && ours.array.progress().is_idle()
-            {
-                ours.add(&case.paths[1], [3; 16]).await?;
-            }
-            ours.sync().await?;
-            ensure!(
-                ours.array.status().state != ArrayState::Degraded,
-                "{:?}",
-                ours.array.status()
-            );
-            ensure!(
-                ours.read(0, data.len()).await? == data,
-                "{case:?} is rebuilt wrong"
-            );
-            ours.stop().await
-        })?;
+        take_back(case, &data)?;
     }
     Ok(())
+}
+
+/// Reads, degrades, writes and mends an array that the kernel made; what it holds then.
+fn use_theirs(case: &Case, theirs: &str) -> Result<Vec<u8>> {
+    let folder = temp_dir();
+    let lost = text(&case.paths[0])?;
+    assembled(&case.paths, async |ours| {
+        let status = ours.array.status();
+        let clean = status.name == case.name && status.state == ArrayState::Clean;
+        ensure!(clean, "{status:?}");
+        let mut data = ours.read(0, ours.size()).await?;
+        let sum = sum_of(folder.path(), &data)?;
+        ensure!(sum == theirs, "{case:?} is read wrong");
+        if case.level.is_redundant() {
+            let failed = ours.array.fail(lost, &ours.spawner).await;
+            failed.map_err(ours::told)?;
+            ensure!(ours.read(0, data.len()).await? == data, "{case:?} degraded");
+        }
+        let change = bytes(9, 777 * 512);
+        ours.write(1000 * 512, &change).await?;
+        data[1000 * 512..][..change.len()].copy_from_slice(&change);
+        if case.level.is_redundant() {
+            // The file is locked as long as the array knows it.
+            let removed = ours.array.remove(lost, &ours.spawner).await;
+            removed.map_err(ours::told)?;
+            let caught_up = ours.add(&case.paths[0], [1; 16]).await?;
+            ensure!(caught_up, "{case:?}: the bitmap remembers");
+            ours.sync().await?;
+        }
+        ours.stop().await?;
+        Ok(data)
+    })
 }
 
 #[test]
@@ -252,43 +291,8 @@ fn we_run_the_kernels_arrays_and_it_takes_them_back() -> Result<()> {
     let mut sums = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         let theirs = printed_sum(&output, number, 0)?;
-        let mine = assembled(&case.paths, async |ours| {
-            let status = ours.array.status();
-            ensure!(
-                status.name == case.name && status.state == ArrayState::Clean,
-                "{status:?}"
-            );
-            let mut data = ours.read(0, ours.size()).await?;
-            ensure!(
-                sum_of(folder.path(), &data)? == theirs,
-                "{case:?} is read wrong"
-            );
-            if case.level.is_redundant() {
-                let lost = text(&case.paths[0])?;
-                ours.array
-                    .fail(lost, &ours.spawner)
-                    .await
-                    .map_err(ours::told)?;
-                ensure!(ours.read(0, data.len()).await? == data, "{case:?} degraded");
-            }
-            let change = bytes(9, 777 * 512);
-            ours.write(1000 * 512, &change).await?;
-            data[1000 * 512..][..change.len()].copy_from_slice(&change);
-            if case.level.is_redundant() {
-                // The file is locked as long as the array knows it.
-                let lost = text(&case.paths[0])?;
-                ours.array
-                    .remove(lost, &ours.spawner)
-                    .await
-                    .map_err(ours::told)?;
-                let caught_up = ours.add(&case.paths[0], [1; 16]).await?;
-                ensure!(caught_up, "{case:?}: the bitmap remembers");
-                ours.sync().await?;
-            }
-            ours.stop().await?;
-            sum_of(folder.path(), &data)
-        })?;
-        sums.push(mine);
+        let data = use_theirs(case, &theirs)?;
+        sums.push(sum_of(folder.path(), &data)?);
     }
     let (second, disks) = guest("raid-theirs-again", &cases);
     let lines: Vec<String> = disks
@@ -317,6 +321,27 @@ fn we_run_the_kernels_arrays_and_it_takes_them_back() -> Result<()> {
     Ok(())
 }
 
+/// Lets the kernel make up for our crash, and leaves its arrays dirty.
+fn resync_and_write(disks: &[Vec<String>]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (number, disks) in disks.iter().enumerate() {
+        let all = disks.join(" ");
+        lines.push(format!("mdadm --assemble /dev/md{number} {all}"));
+        // Debian starts arrays without a write, and so without a resync, until they are used.
+        lines.push(format!(
+            "mdadm --readwrite /dev/md{number}; settled md{number}"
+        ));
+        lines.push(format!("dmesg | grep 'resync of RAID array md{number}'"));
+        lines.push(format!("check md{number}; sum md{number}"));
+        // Stays dirty: the write below is the last that happens.
+        let delay = format!("/sys/block/md{number}/md/safe_mode_delay");
+        lines.push(format!("echo 10000 >{delay}"));
+        lines.push(write(number, 'y', 7, 50));
+    }
+    lines.push("sync; echo all is written; sleep 1000".into());
+    lines
+}
+
 #[test]
 fn a_crash_on_one_side_is_made_up_for_on_the_other() -> Result<()> {
     require!("qemu-system-x86_64", "mdadm");
@@ -341,27 +366,7 @@ fn a_crash_on_one_side_is_made_up_for_on_the_other() -> Result<()> {
         spoil(spoiled)?;
     }
     let (guest, disks) = guest("raid-crash", &cases);
-    let mut lines = Vec::new();
-    for (number, disks) in disks.iter().enumerate() {
-        lines.push(format!(
-            "mdadm --assemble /dev/md{number} {}",
-            disks.join(" ")
-        ));
-        // Debian starts arrays without a write, and so without a resync, until they are used.
-        lines.push(format!(
-            "mdadm --readwrite /dev/md{number}; settled md{number}"
-        ));
-        lines.push(format!("dmesg | grep 'resync of RAID array md{number}'"));
-        lines.push(format!("check md{number}; sum md{number}"));
-        // Stays dirty: the write below is the last that happens.
-        lines.push(format!(
-            "echo 10000 >/sys/block/md{number}/md/safe_mode_delay"
-        ));
-        lines.push(format!(
-            "tr '\\0' y </dev/zero | dd of=/dev/md{number} bs=4k seek=7 count=50 conv=fsync iflag=fullblock status=none"
-        ));
-    }
-    lines.push("sync; echo all is written; sleep 1000".into());
+    let lines = resync_and_write(&disks);
     let mut guest = guest.start(&script(&lines))?;
     guest.wait_for("all is written")?;
     let output = guest.output();
