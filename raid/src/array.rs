@@ -28,7 +28,7 @@ use weft_block::{BlockDevice, BlockQueue, Info, Result, SECTOR, Spawner};
 pub(crate) use intent::Intent;
 pub(crate) use lane::Lane;
 use locks::RangeLocks;
-pub(crate) use meta::{Meta, Step};
+pub(crate) use meta::{Due, Meta, Step};
 pub(crate) use state::{Dirt, Duty, Member, MemberId, Run, State, done_bytes};
 pub(crate) use sync::progress;
 pub use sync::{Progress, SyncAction, Syncer};

@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
-use crate::array::{Array, Duty, Lane, Member, Run, Step};
+use crate::array::{Array, Due, Duty, Lane, Member, Run, Step};
 use crate::assemble::new_member;
 use crate::create::{MemberDevice, Writes, write_all};
 use crate::examine::{Examined, examine};
 use crate::layout::Layout;
+use crate::level::Level;
 use crate::superblock::{Features, MOST_ROLES, Role, Superblock, Timestamp};
 
 impl Array {
@@ -41,11 +42,16 @@ impl Array {
     /// # Errors
     /// If the members that are needed cannot be written.
     pub async fn tick(&self, now: Timestamp, spawner: &Spawner) -> Result<()> {
-        self.shared.state().now = now;
-        if self.shared.refusal().is_some() {
+        let due = {
+            let mut state = self.shared.state();
+            state.now = now;
+            Due::now(&mut state)
+        };
+        let idle = due.is_nothing() || self.shared.geometry.level() == Level::Raid0;
+        if idle || self.shared.refusal().is_some() {
             return Ok(());
         }
-        self.control(spawner, |lane| async move { lane.rest().await })
+        self.control(spawner, move |lane| async move { lane.rest(due).await })
             .await
     }
 

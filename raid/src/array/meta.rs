@@ -42,6 +42,34 @@ pub(crate) enum Step {
     Two,
 }
 
+/// What a pause has to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    /// Bits have aged.
+    clearable: bool,
+    /// Nothing was written since the last pause, and the superblocks do not say so.
+    idle: bool,
+    /// A member is being rebuilt.
+    rebuilding: bool,
+}
+
+impl Due {
+    /// Lets time pass.
+    pub(crate) fn now(state: &mut State) -> Self {
+        let idle = !std::mem::take(&mut state.written) && state.writing == 0;
+        Self {
+            clearable: state.intent.tick(),
+            idle: idle && (state.dirt == Dirt::Dirty || state.unsettled),
+            rebuilding: state.rebuilding().is_some(),
+        }
+    }
+
+    /// Whether nothing is to be done.
+    pub(crate) fn is_nothing(self) -> bool {
+        !(self.clearable || self.idle || self.rebuilding)
+    }
+}
+
 impl Lane {
     /// Waits until a write to `range` of member space may be sent: the array is dirty on disk and the bits are set.
     pub(crate) async fn record(&self, range: &std::ops::Range<u64>) -> Result<()> {
@@ -345,17 +373,13 @@ impl Lane {
     }
 
     /// A pause: clears bits that have aged, and marks the array clean if nothing was written since the last tick.
-    pub(crate) async fn rest(self: &Rc<Self>) -> Result<()> {
-        if self.shared.geometry.level() == Level::Raid0 {
-            return Ok(());
+    pub(crate) async fn rest(self: &Rc<Self>, due: Due) -> Result<()> {
+        let Due {
+            clearable, idle, ..
+        } = due;
+        if due.rebuilding {
+            self.checkpoint().await?;
         }
-        let (clearable, idle) = {
-            let mut state = self.shared.state();
-            let idle = !std::mem::take(&mut state.written) && state.writing == 0;
-            let loose = state.dirt == Dirt::Dirty || state.unsettled;
-            (state.intent.tick(), idle && loose)
-        };
-        self.checkpoint().await?;
         if !clearable && !idle {
             return Ok(());
         }
