@@ -198,17 +198,23 @@ impl Daemon {
         for record in records {
             let name = record.run.name.clone();
             let runs = record.process.is_some_and(|process| process.is_alive());
-            let back = if runs {
-                self.plug_in(record).await
-            } else {
-                self.attach.serve(record, Vec::new()).await
+            let back = match runs {
+                true => self.plug_in(record.clone()).await,
+                false => Ok(()),
             };
-            if let Err(error) = back {
+            if let Err(error) = &back {
+                let error = &error.message;
                 tracing::error!(
                     machine = name,
-                    error = error.message,
-                    "machine not served again"
+                    error,
+                    "its disks and NICs are not served again"
                 );
+            }
+            // It stays known all the same: a machine that runs must not be started a second time.
+            if (!runs || back.is_err())
+                && let Err(error) = self.attach.serve(record, Vec::new()).await
+            {
+                tracing::error!(machine = name, error = error.message, "machine forgotten");
             }
         }
     }

@@ -31,6 +31,24 @@ struct Record {
     disks: Vec<String>,
     /// Whether it runs, or was stopped by name.
     running: bool,
+    /// The host's boot in which that was written.
+    #[serde(default)]
+    boot: String,
+}
+
+impl Record {
+    fn new(disks: Vec<String>, running: bool) -> Self {
+        Self {
+            disks,
+            running,
+            boot: super::boot_id(),
+        }
+    }
+
+    /// Whether the daemon alone has died since: the kernel has kept all that was written.
+    fn is_of_this_boot(&self) -> bool {
+        !self.boot.is_empty() && self.boot == super::boot_id()
+    }
 }
 
 fn user(name: &str) -> DiskUse {
@@ -94,7 +112,14 @@ impl Storage {
                 Vec::new()
             });
         for (name, record) in records.into_iter().filter(|(_, record)| record.running) {
-            if let Err(error) = self.bring_back(state, &name, &record.disks).await {
+            let back = match self.bring_back(state, &name, &record.disks, false).await {
+                Err(error) if error.kind == ErrorKind::Corrupt && record.is_of_this_boot() => {
+                    tracing::warn!(array = name, error = error.message, "started all the same");
+                    self.bring_back(state, &name, &record.disks, true).await
+                }
+                back => back,
+            };
+            if let Err(error) = back {
                 let disks = record.disks.join(" ");
                 state.troubles.push(Advice {
                     object: format!("raid {name}"),
@@ -106,7 +131,17 @@ impl Storage {
     }
 
     /// Starts an array again from what is left of its members.
-    async fn bring_back(&self, state: &mut State, name: &str, disks: &[String]) -> Result<()> {
+    ///
+    /// An array that was degraded when the daemon was killed is dirty, and is forced: nothing that was written is lost,
+    /// and what was on its way is done again by the guests, whose in-flight regions remember it. After a power cut
+    /// that is not so, and somebody has to say so by name.
+    async fn bring_back(
+        &self,
+        state: &mut State,
+        name: &str,
+        disks: &[String],
+        force: bool,
+    ) -> Result<()> {
         let mut there = Vec::new();
         for disk in disks {
             let taken = state
@@ -119,7 +154,7 @@ impl Storage {
                 }
             }
         }
-        self.start_array(state, name, there, false).await
+        self.start_array(state, name, there, force).await
     }
 
     /// All arrays.
@@ -230,10 +265,7 @@ impl Storage {
 
     fn keep_array(&self, state: &mut State, name: &str, running: RunningArray) -> Result<Array> {
         let shown = running.describe(name);
-        let record = Record {
-            disks: running.disks(),
-            running: true,
-        };
+        let record = Record::new(running.disks(), true);
         state.arrays.insert(name.to_owned(), running);
         self.store.put(Kind::Array, name, &record)?;
         Ok(shown)
@@ -318,14 +350,8 @@ impl Storage {
             return Err(Error::new(ErrorKind::InUse, name, message));
         }
         self.halt_array(&mut state, name).await?;
-        self.store.put(
-            Kind::Array,
-            name,
-            &Record {
-                disks,
-                running: false,
-            },
-        )
+        self.store
+            .put(Kind::Array, name, &Record::new(disks, false))
     }
 
     /// Stops an array and gives its disks back, without a word in the store.
@@ -420,10 +446,7 @@ impl Storage {
             .get_mut(name)
             .ok_or_else(|| Error::not_found("array", name))?;
         running.upkeep.wake();
-        let record = Record {
-            disks: running.disks(),
-            running: true,
-        };
+        let record = Record::new(running.disks(), true);
         self.store.put(Kind::Array, name, &record)?;
         Ok(running.describe(name))
     }

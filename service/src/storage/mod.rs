@@ -218,6 +218,12 @@ fn host_name() -> String {
     }
 }
 
+/// What tells this boot of the host from others; empty where that cannot be told.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
 /// The time since 1970.
 fn unix_time() -> std::time::Duration {
     std::time::SystemTime::now()
