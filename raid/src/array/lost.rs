@@ -39,6 +39,12 @@ impl Lane {
             return Ok(());
         }
         let mut meta = self.shared.meta.lock().await;
+        // Below a mark may lie what was there long ago: it goes only once what was written is there for good.
+        let flushes = ids
+            .iter()
+            .map(|&id| (id, self.queue(id).submit(Request::flush())));
+        let failed = super::meta::settle(flushes.collect()).await;
+        self.drop_members(&mut meta, failed).await?;
         let changes = {
             let state = self.shared.state();
             let members = ids.iter().filter_map(|&id| state.member(id));

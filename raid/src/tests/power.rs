@@ -285,6 +285,13 @@ fn arrays_survive_power_cuts_and_lost_members() {
     for_each_seed(52, survives);
 }
 
+/// A rebuilt member held an old block below a mark that said it was lost; the mark was cleared by a write that a power
+/// cut then took back.
+#[test]
+fn a_cut_after_a_lost_block_was_written_shows_nothing_old() {
+    survives(1550);
+}
+
 /// Crashes, starts again with or without a resync, then loses each member in turn. Whether the oracle objects.
 fn objects(seed: u64, resync: bool) -> bool {
     let shape = shape(
