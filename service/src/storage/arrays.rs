@@ -1,6 +1,7 @@
 //! RAID arrays.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use weft_raid::level::{Level, ParityLayout};
@@ -14,8 +15,12 @@ use super::{State, Storage};
 use crate::api::{
     Advice, Array, DiskUse, Error, ErrorKind, Examination, RaidAssemble, RaidCreate, Result,
 };
-use crate::shards::on;
+use crate::shards::{Shards, on};
 use crate::store::Kind;
+
+/// How long to wait for the lock of a disk that a killed daemon had.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// An array that runs.
 pub(super) struct RunningArray {
@@ -144,10 +149,7 @@ impl Storage {
     ) -> Result<()> {
         let mut there = Vec::new();
         for disk in disks {
-            let taken = state
-                .take(&self.shards, disk, user(name), Access::Exclusive)
-                .await;
-            match taken {
+            match state.take_when_free(&self.shards, disk, user(name)).await {
                 Ok(served) => there.push((disk.clone(), served)),
                 Err(error) => {
                     tracing::warn!(array = name, error = error.message, "member left out")
@@ -453,6 +455,28 @@ impl Storage {
 }
 
 impl State {
+    /// Takes a disk that a daemon which was killed may still hold: the kernel frees its lock once the last request that
+    /// was on its way has ended.
+    async fn take_when_free(
+        &mut self,
+        shards: &Shards,
+        disk: &str,
+        user: DiskUse,
+    ) -> Result<Served> {
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            let taken = self
+                .take(shards, disk, user.clone(), Access::Exclusive)
+                .await;
+            match taken {
+                Err(error) if error.kind == ErrorKind::Busy && Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_POLL).await;
+                }
+                taken => return taken,
+            }
+        }
+    }
+
     fn running_array(&self, name: &str) -> Result<&RunningArray> {
         self.arrays
             .get(name)
