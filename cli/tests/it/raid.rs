@@ -110,6 +110,8 @@ fn members_that_do_not_belong_together_are_told() {
     let weft = with_array("5");
     weft.disks(&["x", "y"], "64M");
     weft.ok(&["raid", "create", "other", "--level", "1", "./x", "./y"]);
+    weft.ok(&["raid", "wait", "tank"]);
+    weft.ok(&["raid", "wait", "other"]);
     weft.ok(&["raid", "stop", "tank"]);
     weft.ok(&["raid", "stop", "other"]);
     let (_, message) = weft.fails(&["raid", "assemble", "t", "./a", "./b", "./x"]);

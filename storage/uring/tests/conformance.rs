@@ -28,7 +28,7 @@ async fn check_all(path: &Path, backend: Backend) {
                 direct,
                 ..OpenOptions::default()
             };
-            let device = match FileDevice::open(path, &options) {
+            let device = match open_when_free(path, &options) {
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
                     eprintln!("left out: {}", error.sentence());
                     continue;
@@ -41,10 +41,23 @@ async fn check_all(path: &Path, backend: Backend) {
                 read_only: true,
                 ..options
             };
-            let device = FileDevice::open(path, &options).unwrap();
+            let device = open_when_free(path, &options).unwrap();
             conformance::check_read_only(Arc::new(device), &spawner()).await;
         }
     }
+}
+
+/// Opens a device that others may look at for a moment: programs that scan all block devices do.
+fn open_when_free(path: &Path, options: &OpenOptions) -> weft_block::Result<FileDevice> {
+    for _ in 0..500 {
+        match FileDevice::open(path, options) {
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+    FileDevice::open(path, options)
 }
 
 #[test]
