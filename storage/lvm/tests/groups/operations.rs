@@ -241,7 +241,7 @@ fn damaged_copies_are_mended() {
         (512 + 40, "label"),
     ];
     for (offset, what) in places {
-        rig.memory[0].poke(offset, b"XXXX");
+        rig.memory[0].poke(offset, &[0xa5; 4]);
         let mut scan = rig.scan();
         let found = scan.take("tank").unwrap();
         assert!(scan.problems.len() + found.problems().len() > 0, "{what}");
