@@ -31,7 +31,7 @@ impl Client {
         let client = Self {
             paths: Paths::from_environment()?,
         };
-        if client.dial().await.is_err() {
+        if !client.is_answered().await {
             client.start_daemon().await?;
         }
         Ok(client)
@@ -42,7 +42,14 @@ impl Client {
         let client = Self {
             paths: Paths::from_environment()?,
         };
-        Ok(client.dial().await.is_ok().then_some(client))
+        Ok(client.is_answered().await.then_some(client))
+    }
+
+    /// Whether a daemon answers. A connection alone says nothing: the socket of a daemon that was killed takes them
+    /// until the kernel has ended its last thread and request.
+    async fn is_answered(&self) -> bool {
+        let answer = self.send(Method::GET, "/v1/daemon", &()).await;
+        answer.is_ok_and(|response| response.status().is_success())
     }
 
     async fn dial(&self) -> std::io::Result<UnixStream> {
@@ -165,13 +172,13 @@ impl Client {
             .map_err(cannot)?;
         let deadline = Instant::now() + START_LIMIT;
         while Instant::now() < deadline {
-            if self.dial().await.is_ok() {
+            if self.is_answered().await {
                 return Ok(());
             }
             if ended(&mut child) {
                 // Another command may have started one in the same moment: then that one answers.
                 tokio::time::sleep(START_POLL).await;
-                if self.dial().await.is_ok() {
+                if self.is_answered().await {
                     return Ok(());
                 }
                 return Err(why_not_started(&log, before));

@@ -4,6 +4,7 @@
 
 mod disks;
 mod labs;
+mod machines;
 mod networks;
 mod program;
 mod raid;

@@ -147,6 +147,10 @@ pub(crate) fn wait_until_ended(pid: i32) {
 
 impl Drop for Weft {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.path("state/daemon.log"));
+            eprintln!("the daemon's log:\n{}", log.unwrap_or_default());
+        }
         let _ = self.run(&["daemon", "--stop"]);
     }
 }

@@ -1,0 +1,157 @@
+//! A machine while its daemon dies.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use weft_tests::{can, repository, require, skip};
+
+use crate::program::{Weft, wait_until_ended};
+
+/// The first lab of the examples, smaller, with its files in a folder of the test's.
+struct FirstLab(Weft);
+
+impl FirstLab {
+    fn up() -> Self {
+        let weft = Weft::in_namespace();
+        let made = Command::new(repository().join("scripts/demo-guest"))
+            .arg(weft.path("demo"))
+            .status()
+            .unwrap();
+        assert!(made.success(), "the guest cannot be made");
+        let example = std::fs::read_to_string(repository().join("examples/first-vm.toml")).unwrap();
+        let text = example
+            .replace("../target/demo", "demo")
+            .replace("\"512M\"\n\n[", "\"224M\"\n\n[")
+            .replace("600M", "320M")
+            .replace("memory = \"512M\"", "memory = \"256M\"");
+        std::fs::write(weft.path("lab.toml"), text).unwrap();
+        weft.ok(&["up", "lab.toml"]);
+        Self(weft)
+    }
+
+    /// What the guest has said so far.
+    fn heard(&self) -> String {
+        self.0.ok(&["vm", "console", "first", "--log"])
+    }
+
+    /// Waits until the guest has said `text`.
+    #[track_caller]
+    fn hear(&self, text: &str) {
+        self.wait_for(|said| said.contains(text).then_some(()));
+    }
+
+    /// Waits until what the guest has said holds what is looked for.
+    #[track_caller]
+    fn wait_for<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
+        // Far longer than the slowest machine needs: it only ends a test that hangs.
+        let deadline = Instant::now() + Duration::from_secs(240);
+        loop {
+            let said = self.heard();
+            let last: Vec<&str> = said.lines().rev().take(20).collect();
+            assert!(!said.contains("guest: FAILED"), "{last:#?}");
+            if let Some(found) = find(&said) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "the last lines: {last:#?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// How many files the guest has written.
+    #[track_caller]
+    fn files(&self) -> u32 {
+        let before = file_counts(&self.heard()).len();
+        self.tell("count");
+        self.wait_for(|said| file_counts(said).get(before).copied())
+    }
+
+    fn tell(&self, order: &str) {
+        let mut console = self
+            .0
+            .command(&["vm", "console", "first"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut typed = console.stdin.take().unwrap();
+        writeln!(typed, "{order}").unwrap();
+        drop(typed);
+        assert!(console.wait().unwrap().success());
+    }
+}
+
+/// The guest's answers to `count`.
+fn file_counts(said: &str) -> Vec<u32> {
+    let answers = said
+        .lines()
+        .filter_map(|line| line.trim_end().strip_suffix(" files so far"));
+    answers
+        .filter_map(|answer| answer.rsplit(' ').next()?.parse().ok())
+        .collect()
+}
+
+impl Drop for FirstLab {
+    fn drop(&mut self) {
+        let _ = self.0.run(&["vm", "kill", "first"]);
+        let _ = self.0.run(&["down", "lab.toml"]);
+    }
+}
+
+/// Whether QEMU's own control answers.
+fn qemu_answers(weft: &Weft) -> bool {
+    let control = weft.path("state/run/vm/first/control.sock");
+    let mut stream = UnixStream::connect(control).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut greeting = [0; 16];
+    stream.read_exact(&mut greeting).is_ok() && greeting.starts_with(b"{\"QMP\"")
+}
+
+#[test]
+fn a_guest_that_writes_does_not_notice_the_death_of_its_daemon() {
+    require!("qemu-system-x86_64", "busybox", "ip", "nft");
+    if !can::be_root() {
+        skip!("needs root for a network namespace of its own");
+    }
+    let lab = FirstLab::up();
+    let weft = &lab.0;
+    lab.hear("ready, and writing on");
+    weft.ok(&["raid", "fail", "tank", "demo/d2.img"]);
+    weft.disks(&["demo/d4.img"], "224M");
+    weft.ok(&["raid", "add", "tank", "demo/d4.img"]);
+
+    let machine = weft.json(&["vm", "show", "first"])["pid"].clone();
+    for _ in 0..3 {
+        let daemon = weft.daemon_pid();
+        kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+        wait_until_ended(daemon);
+        let plan = weft.json(&["up", "lab.toml"]);
+        for change in plan["changes"].as_array().unwrap() {
+            assert_eq!(change["action"], "keep", "{plan}");
+        }
+        assert_eq!(weft.json(&["vm", "show", "first"])["pid"], machine);
+        assert_ne!(weft.daemon_pid(), daemon);
+        assert!(qemu_answers(weft), "QEMU's main loop hangs");
+        let files = lab.files();
+        let writes_on = (0..60).any(|_| lab.files() > files);
+        assert!(writes_on, "{files} files and no more");
+    }
+    let array = weft.json(&["raid", "wait", "tank"]);
+    assert!(
+        matches!(array["state"].as_str(), Some("clean" | "active")),
+        "{array}"
+    );
+
+    lab.tell("verify");
+    lab.hear("guest: verified");
+    let said = lab.heard();
+    assert!(!said.contains("I/O error"), "{said}");
+    lab.tell("poweroff");
+    lab.hear("guest: powering off");
+    weft.ok(&["down", "lab.toml"]);
+}
