@@ -304,7 +304,7 @@ fn check_enough(
             freshest.raid_disks,
             slots.join(" and ")
         );
-        return Err(Error::new(ErrorKind::Offline, why));
+        return Err(Error::new(ErrorKind::Degraded, why));
     }
     let parity = matches!(freshest.level, Level::Raid4 | Level::Raid5);
     let dirty = freshest.resync_offset != CLEAN;
@@ -314,7 +314,7 @@ fn check_enough(
              be wrong in the data of slot {}; bring that member back, or assemble it by force",
             missing[0]
         );
-        return Err(Error::new(ErrorKind::Corrupt, why));
+        return Err(Error::new(ErrorKind::Degraded, why));
     }
     Ok(())
 }

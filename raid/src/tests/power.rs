@@ -126,7 +126,7 @@ impl World {
             Ok(array) => Some(array),
             Err(error) => {
                 let refused = error.sentence();
-                assert_eq!(error.kind(), ErrorKind::Corrupt, "{refused}");
+                assert_eq!(error.kind(), ErrorKind::Degraded, "{refused}");
                 assert!(
                     refused.contains("degraded and was not stopped cleanly"),
                     "{refused}"

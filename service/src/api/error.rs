@@ -123,6 +123,7 @@ impl From<weft_block::ErrorKind> for ErrorKind {
             Block::NoSpace => Self::NoSpace,
             Block::Unsupported => Self::Unsupported,
             Block::Corrupt => Self::Corrupt,
+            Block::Degraded => Self::Degraded,
             Block::Busy => Self::Busy,
             Block::Invalid | Block::OutOfRange | Block::Misaligned => Self::Invalid,
             Block::ReadOnly => Self::Permission,

@@ -118,9 +118,12 @@ impl Storage {
             });
         for (name, record) in records.into_iter().filter(|(_, record)| record.running) {
             let back = match self.bring_back(state, &name, &record.disks, false).await {
-                Err(error) if error.kind == ErrorKind::Corrupt && record.is_of_this_boot() => {
-                    tracing::warn!(array = name, error = error.message, "started all the same");
-                    self.bring_back(state, &name, &record.disks, true).await
+                Err(error) if error.kind == ErrorKind::Degraded && record.is_of_this_boot() => {
+                    let forced = self.bring_back(state, &name, &record.disks, true).await;
+                    if forced.is_ok() {
+                        tracing::warn!(array = name, error = error.message, "started all the same");
+                    }
+                    forced
                 }
                 back => back,
             };
@@ -276,8 +279,8 @@ impl Storage {
     /// Starts an array from its members.
     ///
     /// # Errors
-    /// `Exists`, `NotFound`, `InUse`, `Invalid` (members of different arrays), `Degraded` (too many are missing),
-    /// `Corrupt`; nothing was written then.
+    /// `Exists`, `NotFound`, `InUse`, `Invalid` (members of different arrays), `Degraded` (too many are missing, or it
+    /// was dirty too and is not forced), `Corrupt`; nothing was written then.
     pub async fn assemble_array(&self, request: &RaidAssemble) -> Result<Array> {
         let mut state = self.state.lock().await;
         let name = &request.name;
@@ -318,13 +321,7 @@ impl Storage {
         let assembled = on(&home, name, move || async move {
             weft_raid::assemble(members, &options, &spawner()).await
         });
-        let assembled = assembled.await.map_err(|mut error| {
-            if error.kind == ErrorKind::Io && error.message.contains("missing") {
-                error.kind = ErrorKind::Degraded;
-            }
-            error
-        });
-        let running = match assembled {
+        let running = match assembled.await {
             Ok(array) => RunningArray::start(array, home),
             Err(error) => {
                 for (disk, _) in &there {

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Unsupported,
     /// What was read contradicts its checksum or its format.
     Corrupt,
+    /// Too much of what it is made of is missing, or starting without that must be asked for by name.
+    Degraded,
     /// Somebody else holds the device.
     Busy,
     /// An argument of a control operation is not acceptable.
@@ -43,6 +45,7 @@ impl ErrorKind {
             Self::NoSpace => "no-space",
             Self::Unsupported => "unsupported",
             Self::Corrupt => "corrupt",
+            Self::Degraded => "degraded",
             Self::Busy => "busy",
             Self::Invalid => "invalid",
         }
