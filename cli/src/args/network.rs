@@ -39,6 +39,9 @@ pub(crate) enum NetCommand {
         /// The range to hand out, such as 10.77.0.100-10.77.0.200, or off
         #[arg(long, default_value = "default")]
         dhcp: DhcpSetting,
+        /// A port of the host that leads to a guest, such as tcp:8080:10.77.0.5:80; may be given several times
+        #[arg(long = "forward", value_name = "FORWARD")]
+        forwards: Vec<String>,
     },
     /// List the networks
     List,

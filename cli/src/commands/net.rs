@@ -14,12 +14,14 @@ pub(super) async fn run(client: &Client, output: &Output, command: NetCommand) -
             subnet,
             mode,
             dhcp,
+            forwards,
         } => {
             let request = NetCreate {
                 name,
                 subnet,
                 mode: mode.into(),
                 dhcp,
+                forwards,
             };
             let network: Network = client.post("/v1/net", &request).await?;
             output.show(&network, details::network);

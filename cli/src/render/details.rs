@@ -157,6 +157,8 @@ pub(crate) fn network(network: &Network) -> String {
         ("bridge", network.bridge.clone()),
         ("state", network.state.clone()),
     ];
+    let forwards = network.forwards.iter();
+    pairs.extend(forwards.map(|forward| ("forward", forward.clone())));
     for port in &network.ports {
         let user = port
             .machine

@@ -60,5 +60,25 @@ fn what_cannot_become_a_network_is_told_and_leaves_nothing() {
         create("wan", "10.98.0.0/24", &["--dhcp", "10.97.0.1-10.97.0.9"]).0,
         "invalid"
     );
+    for forward in ["tcp:80", "tcp:8080:10.97.0.5:80"] {
+        let (kind, message) = create("wan", "10.98.0.0/24", &["--forward", forward]);
+        assert_eq!(kind, "invalid");
+        assert!(message.contains(forward), "{message}");
+    }
     assert_eq!(weft.traces(), before);
+}
+
+#[test]
+fn a_port_of_the_host_leads_to_a_guest() {
+    require!("ip", "nft");
+    if !can::be_root() {
+        skip!("needs root for a network namespace");
+    }
+    let weft = Weft::in_namespace();
+    let forward = "tcp:8080:10.99.0.5:80";
+    let create = ["net", "create", "lan", "--subnet", "10.99.0.0/24"];
+    weft.ok(&[&create[..], &["--forward", forward]].concat());
+    assert_eq!(weft.json(&["net", "show", "lan"])["forwards"][0], forward);
+    let rules = weft.traces();
+    assert!(rules.contains("dnat ip to 10.99.0.5:80"), "{rules}");
 }

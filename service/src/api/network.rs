@@ -82,6 +82,9 @@ pub struct NetCreate {
     /// Who hands out addresses.
     #[serde(default = "default_dhcp")]
     pub dhcp: DhcpSetting,
+    /// Ports of the host that lead to guests, such as `tcp:8080:10.77.0.5:80`.
+    #[serde(default)]
+    pub forwards: Vec<String>,
 }
 
 fn default_dhcp() -> DhcpSetting {
@@ -138,6 +141,8 @@ pub struct Network {
     pub mode: NetMode,
     /// The range that is handed out, or `off`.
     pub dhcp: DhcpSetting,
+    /// Ports of the host that lead to guests.
+    pub forwards: Vec<String>,
     /// The bridge on the host.
     pub bridge: String,
     /// `up` or `down`.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
+use weft_netio::PortForward;
 
 use crate::api::{
     DhcpSetting, DiskCreate, Engine, Error, ErrorKind, ExportAdd, LvCreate, NetCreate, NetMode,
@@ -236,6 +237,8 @@ struct WrittenNetwork {
     #[serde(default)]
     mode: NetMode,
     dhcp: Option<Spanned<String>>,
+    #[serde(default)]
+    forwards: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -456,12 +459,17 @@ impl Source<'_> {
                     .parse()
                     .map_err(|what: String| self.wrong(dhcp.span().start, &what))?,
             };
-            let (name, subnet) = (name.clone(), network.subnet.clone());
+            for forward in &network.forwards {
+                let parsed: weft_netio::Result<PortForward> = forward.get_ref().parse();
+                parsed.map_err(|error| self.wrong(forward.span().start, &error.sentence()))?;
+            }
+            let forwards = network.forwards.iter().map(Spanned::get_ref).cloned();
             Ok(NetCreate {
-                name,
-                subnet,
+                name: name.clone(),
+                subnet: network.subnet.clone(),
                 mode: network.mode,
                 dhcp,
+                forwards: forwards.collect(),
             })
         };
         written.net.iter().map(network).collect()

@@ -148,7 +148,9 @@ impl Networks {
         let spec = spec(&record.network)?;
         let settings = dhcp::settings(&record.network, &spec)?;
         let links = Links::open().map_err(failed)?;
-        let observed = Observed::read(&links).await.map_err(failed)?;
+        let observed = Observed::read_for(&links, &spec.name)
+            .await
+            .map_err(failed)?;
         let plan = plan::set_up(&spec, &observed).map_err(failed)?;
         let made = !plan.is_empty() && observed.link(spec.bridge.as_str()).is_none();
         plan.apply(&links).await.map_err(failed)?;
@@ -382,6 +384,7 @@ impl Running {
             gateway: self.spec.address.address().to_string(),
             mode: request.mode,
             dhcp: self.dhcp.as_ref().map_or(DhcpSetting::Off, Dhcp::range),
+            forwards: request.forwards.clone(),
             bridge: self.spec.bridge.to_string(),
             state: if up { "up" } else { "down" }.to_owned(),
             ports: self.ports.clone(),
@@ -421,7 +424,7 @@ impl Running {
             mtu: self.spec.mtu,
         };
         let links = Links::open().map_err(failed)?;
-        let observed = Observed::read(&links).await.map_err(failed)?;
+        let observed = Observed::read_links(&links).await.map_err(failed)?;
         let plan = plan::add_port(&spec, &observed).map_err(failed)?;
         plan.apply(&links).await.map_err(failed)?;
         let machine = machine.map(str::to_owned);
@@ -436,7 +439,7 @@ impl Running {
     async fn unlink(&self, name: &str) -> Result<()> {
         let failed = |error: weft_netio::Error| from_netio(name, &error);
         let links = Links::open().map_err(failed)?;
-        let observed = Observed::read(&links).await.map_err(failed)?;
+        let observed = Observed::read_links(&links).await.map_err(failed)?;
         let plan = plan::remove_port(&self.spec.name, name, &observed).map_err(failed)?;
         plan.apply(&links).await.map_err(failed)
     }
@@ -444,7 +447,7 @@ impl Running {
 
 async fn tear_down(name: &NetworkName, links: &Links) -> Result<()> {
     let failed = |error: weft_netio::Error| from_netio(name.as_str(), &error);
-    let observed = Observed::read(links).await.map_err(failed)?;
+    let observed = Observed::read_for(links, name).await.map_err(failed)?;
     plan::tear_down(name, &observed)
         .map_err(failed)?
         .apply(links)
@@ -466,7 +469,11 @@ fn spec(request: &NetCreate) -> Result<NetworkSpec> {
         NetMode::Routed => Mode::Routed,
         NetMode::Isolated => Mode::Isolated,
     };
-    Ok(NetworkSpec::new(name, subnet, mode))
+    let mut spec = NetworkSpec::new(name, subnet, mode);
+    let forwards = request.forwards.iter().map(|forward| forward.parse());
+    let forwards: weft_netio::Result<_> = forwards.collect();
+    spec.forwards = forwards.map_err(|error| from_netio(&request.name, &error))?;
+    Ok(spec)
 }
 
 /// A failure of the network edge, about `object`.

@@ -167,7 +167,8 @@ fn error(doing: &str, error: NftablesError) -> Error {
             } else {
                 &stderr
             };
-            let first = said.lines().next().unwrap_or_default();
+            let mut lines = said.lines().filter(|line| !line.trim().is_empty());
+            let first = lines.next().unwrap_or("it gave no reason");
             let kind = if said.contains("Operation not permitted") {
                 ErrorKind::Denied
             } else if said.contains("No such file or directory") {
@@ -175,7 +176,7 @@ fn error(doing: &str, error: NftablesError) -> Error {
             } else {
                 ErrorKind::Io
             };
-            Error::new(kind, doing).with_source(first.trim_start_matches("Error: ").to_owned())
+            Error::new(kind, doing).with_source(first.rsplit("Error: ").next().unwrap_or(first).to_owned())
         }
         other => Error::new(ErrorKind::Io, doing).with_source(other),
     }
