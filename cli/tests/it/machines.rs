@@ -12,16 +12,24 @@ use weft_tests::{can, repository, require, skip};
 use crate::program::{Weft, wait_until_ended};
 
 /// The first lab of the examples, smaller, with its files in a folder of the test's.
-struct FirstLab(Weft);
+struct FirstLab {
+    weft: Weft,
+    /// What `weft up` told.
+    told: String,
+}
 
 impl FirstLab {
-    fn up() -> Self {
-        let weft = Weft::in_namespace();
+    fn up(weft: Weft) -> Self {
         let made = Command::new(repository().join("scripts/demo-guest"))
             .arg(weft.path("demo"))
             .status()
             .unwrap();
         assert!(made.success(), "the guest cannot be made");
+        // The kernel is a link into the cache of whoever runs the tests.
+        let kernel = std::fs::read(weft.path("demo/vmlinuz")).unwrap();
+        std::fs::remove_file(weft.path("demo/vmlinuz")).unwrap();
+        std::fs::write(weft.path("demo/vmlinuz"), kernel).unwrap();
+        weft.give("demo");
         let example = std::fs::read_to_string(repository().join("examples/first-vm.toml")).unwrap();
         let text = example
             .replace("../target/demo", "demo")
@@ -29,13 +37,16 @@ impl FirstLab {
             .replace("600M", "320M")
             .replace("memory = \"512M\"", "memory = \"256M\"");
         std::fs::write(weft.path("lab.toml"), text).unwrap();
-        weft.ok(&["up", "lab.toml"]);
-        Self(weft)
+        let up = weft.run(&["up", "lab.toml"]);
+        let told = String::from_utf8_lossy(&up.stderr).into_owned();
+        let lab = Self { weft, told };
+        assert!(up.status.success(), "{}", lab.told);
+        lab
     }
 
     /// What the guest has said so far.
     fn heard(&self) -> String {
-        self.0.ok(&["vm", "console", "first", "--log"])
+        self.weft.ok(&["vm", "console", "first", "--log"])
     }
 
     /// Waits until the guest has said `text`.
@@ -71,7 +82,7 @@ impl FirstLab {
 
     fn tell(&self, order: &str) {
         let mut console = self
-            .0
+            .weft
             .command(&["vm", "console", "first"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -96,8 +107,8 @@ fn file_counts(said: &str) -> Vec<u32> {
 
 impl Drop for FirstLab {
     fn drop(&mut self) {
-        let _ = self.0.run(&["vm", "kill", "first"]);
-        let _ = self.0.run(&["down", "lab.toml"]);
+        let _ = self.weft.run(&["vm", "kill", "first"]);
+        let _ = self.weft.run(&["down", "lab.toml"]);
     }
 }
 
@@ -118,8 +129,8 @@ fn a_guest_that_writes_does_not_notice_the_death_of_its_daemon() {
     if !can::be_root() {
         skip!("needs root for a network namespace of its own");
     }
-    let lab = FirstLab::up();
-    let weft = &lab.0;
+    let lab = FirstLab::up(Weft::in_namespace());
+    let weft = &lab.weft;
     lab.hear("ready, and writing on");
     weft.ok(&["raid", "fail", "tank", "demo/d2.img"]);
     weft.disks(&["demo/d4.img"], "224M");
@@ -151,6 +162,34 @@ fn a_guest_that_writes_does_not_notice_the_death_of_its_daemon() {
     lab.hear("guest: verified");
     let said = lab.heard();
     assert!(!said.contains("I/O error"), "{said}");
+    lab.tell("poweroff");
+    lab.hear("guest: powering off");
+    weft.ok(&["down", "lab.toml"]);
+}
+
+#[test]
+fn an_ordinary_user_gets_the_same_lab_in_a_namespace_of_its_own() {
+    require!("qemu-system-x86_64", "busybox", "ip", "nft", "setpriv");
+    if !can::be_root() {
+        skip!("needs root to become a user without rights");
+    }
+    let weft = Weft::as_ordinary_user();
+    let before = weft.traces();
+    let lab = FirstLab::up(weft);
+    let weft = &lab.weft;
+    assert!(
+        lab.told
+            .contains("without root the networks live in a namespace of their own")
+    );
+    lab.hear("the gateway answers a ping");
+    lab.hear("ready, and writing on");
+    assert_eq!(
+        weft.traces(),
+        before,
+        "its links and rules are not the host's"
+    );
+    lab.tell("verify");
+    lab.hear("guest: verified");
     lab.tell("poweroff");
     lab.hear("guest: powering off");
     weft.ok(&["down", "lab.toml"]);

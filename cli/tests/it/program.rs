@@ -1,5 +1,6 @@
 //! The program under test, with a daemon and a state folder of its own.
 
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -9,8 +10,20 @@ use weft_tests::Netns;
 /// A place to work in. The daemon ends with it.
 pub(crate) struct Weft {
     folder: tempfile::TempDir,
-    netns: Option<Netns>,
+    user: User,
 }
+
+/// Who runs the program, and where.
+enum User {
+    Caller,
+    /// In a network namespace of its own.
+    InNamespace(Netns),
+    /// A user without any right, in a network namespace of its own, with a copy of the program that it can read.
+    Ordinary(Netns),
+}
+
+/// Debian's `nobody`.
+const NOBODY: u32 = 65_534;
 
 impl Weft {
     pub(crate) fn new() -> Self {
@@ -21,20 +34,31 @@ impl Weft {
             .unwrap();
         Self {
             folder,
-            netns: None,
+            user: User::Caller,
         }
     }
 
     /// The same in a network namespace of its own. Needs root.
     pub(crate) fn in_namespace() -> Self {
         let mut weft = Self::new();
-        weft.netns = Some(Netns::new().unwrap());
+        weft.user = User::InNamespace(Netns::new().unwrap());
+        weft
+    }
+
+    /// The same as an ordinary user. Needs root to become one.
+    pub(crate) fn as_ordinary_user() -> Self {
+        let mut weft = Self::new();
+        std::fs::copy(env!("CARGO_BIN_EXE_weft"), weft.path("weft")).unwrap();
+        chown(weft.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        weft.user = User::Ordinary(Netns::new().unwrap());
         weft
     }
 
     /// What the namespace shows of links, addresses, routes and rules.
     pub(crate) fn traces(&self) -> String {
-        let netns = self.netns.as_ref().expect("made by in_namespace");
+        let (User::InNamespace(netns) | User::Ordinary(netns)) = &self.user else {
+            panic!("it has no namespace of its own");
+        };
         let links = netns.run("ip", ["-br", "address"]).unwrap();
         let routes = netns.run("ip", ["route"]).unwrap();
         let rules = netns.run("nft", ["list", "ruleset"]).unwrap();
@@ -45,6 +69,13 @@ impl Weft {
         self.folder.path().join(name)
     }
 
+    /// Makes a file or folder here one of the program's user.
+    pub(crate) fn give(&self, name: &str) {
+        if let User::Ordinary(_) = self.user {
+            chown(self.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+
     /// The path of a file here, as text for a command line.
     pub(crate) fn at(&self, name: &str) -> String {
         self.path(name).display().to_string()
@@ -52,9 +83,15 @@ impl Weft {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_weft");
-        let mut command = match &self.netns {
-            Some(netns) => netns.command(program),
-            None => Command::new(program),
+        let mut command = match &self.user {
+            User::Caller => Command::new(program),
+            User::InNamespace(netns) => netns.command(program),
+            User::Ordinary(netns) => {
+                let mut command = netns.command("setpriv");
+                command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}")]);
+                command.args(["--clear-groups", &self.at("weft")]);
+                command
+            }
         };
         command
             .args(arguments)

@@ -40,6 +40,9 @@ cp /weft/lvmlocal.conf /root/weft/
 
 cp /weft/start.sh /bin/busybox /root/weft/
 cat >/root/weft/init.sh <<'end'
+# What udev makes elsewhere.
+/weft/busybox ln -s /proc/self/fd /dev/fd
+for stream in stdin=0 stdout=1 stderr=2; do /weft/busybox ln -s "fd/${stream#*=}" "/dev/${stream%=*}"; done
 sh /weft/start.sh </dev/null >/weft/share/output 2>&1
 echo $? >/weft/share/status
 /weft/busybox sync

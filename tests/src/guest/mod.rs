@@ -24,11 +24,13 @@
 mod initramfs;
 mod kernel;
 mod machine;
+mod root_image;
 mod running;
 mod slot;
 
 pub use initramfs::Initramfs;
 pub use kernel::Kernel;
 pub use machine::LinuxGuest;
+pub use root_image::root_image;
 pub use running::{Guest, GuestRun};
 pub use slot::{GuestSlot, guest_slot};

@@ -2,9 +2,8 @@
 
 mod inner;
 
-use std::path::{Path, PathBuf};
-
 use inner::{Inner, Kernel, Outer};
+use weft_tests::guest::root_image;
 use weft_tests::require;
 use weft_vmm::Ending;
 
@@ -93,7 +92,11 @@ fn a_stock_kernel_runs_from_a_root_on_a_vhost_user_disk() {
         "busybox"
     );
     let mut outer = Outer::new("vmm-root");
-    let image = root_file_system(outer.folder());
+    let init = "echo root=$(awk '$2 == \"/\" { print $1 }' /proc/mounts) cpus=$(grep -c ^processor /proc/cpuinfo)
+                echo 'hello from the guest' >/written
+                mount -o remount,ro /
+                poweroff -f\n";
+    let image = root_image(outer.folder(), init).expect("mkfs makes the image");
     outer.script(&format!("cp {} /weft/root.image", image.display()));
     outer.storage_daemon("/weft/root.image", "/weft/root.socket");
     outer.vm(Inner::new("root", Kernel::BzImage)
@@ -110,35 +113,6 @@ fn a_stock_kernel_runs_from_a_root_on_a_vhost_user_disk() {
         verdict.output()
     );
     assert_eq!(verdict.report("root").ending, Ending::PoweredOff);
-}
-
-/// A small ext4 file system with busybox and an init that says where it runs, leaves a file and powers off.
-fn root_file_system(folder: &Path) -> PathBuf {
-    let tree = folder.join("tree");
-    for name in ["bin", "sbin", "proc", "dev"] {
-        std::fs::create_dir_all(tree.join(name)).expect("the tree is made");
-    }
-    std::fs::copy("/bin/busybox", tree.join("bin/busybox")).expect("busybox is copied");
-    let init = "#!/bin/busybox sh
-        /bin/busybox mount -t proc proc /proc
-        echo root=$(/bin/busybox awk '$2 == \"/\" { print $1 }' /proc/mounts) cpus=$(/bin/busybox grep -c ^processor /proc/cpuinfo)
-        echo 'hello from the guest' >/written
-        /bin/busybox mount -o remount,ro /
-        /bin/busybox poweroff -f\n";
-    let path = tree.join("sbin/init");
-    std::fs::write(&path, init).expect("init is written");
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .expect("its mode");
-    let image = folder.join("root.image");
-    let arguments = [
-        "-q".as_ref(),
-        "-d".as_ref(),
-        tree.as_os_str(),
-        image.as_os_str(),
-        "32M".as_ref(),
-    ];
-    weft_tests::run("mkfs.ext4", arguments).expect("mkfs makes the image");
-    image
 }
 
 #[test]
