@@ -1,5 +1,7 @@
 //! `weft vg`, `weft lv` and `weft export`.
 
+use std::os::unix::fs::FileExt;
+
 use crate::program::Weft;
 
 fn with_group() -> Weft {
@@ -119,4 +121,60 @@ fn an_export_is_closed_before_its_volume_goes() {
     weft.ok(&["export", "remove", "root"]);
     assert!(!weft.path("nbd.sock").exists());
     weft.ok(&["lv", "remove", "data/root"]);
+}
+
+/// Overwrites a disk's copies of its group's metadata, as a torn write does.
+fn tear_metadata(weft: &Weft, disk: &str) {
+    let disk = std::fs::File::options()
+        .write(true)
+        .open(weft.path(disk))
+        .unwrap();
+    disk.write_all_at(&[0x7e; 64 << 10], 4096 + 512).unwrap();
+}
+
+#[test]
+fn a_torn_metadata_copy_is_mended_from_another_disk() {
+    let weft = with_group();
+    weft.ok(&["lv", "create", "data/root", "--size", "10M"]);
+    weft.ok(&["vg", "deactivate", "data"]);
+    tear_metadata(&weft, "a");
+    let back = weft.json(&["vg", "import", "./a", "./b"]);
+    assert_eq!(back["volumes"], serde_json::json!(["root"]));
+    weft.ok(&["vg", "deactivate", "data"]);
+    tear_metadata(&weft, "b");
+    let back = weft.json(&["vg", "import", "./a", "./b"]);
+    assert_eq!(back["volumes"], serde_json::json!(["root"]));
+}
+
+#[test]
+fn a_group_without_a_whole_metadata_copy_is_told_and_left_alone() {
+    let weft = with_group();
+    weft.ok(&["vg", "deactivate", "data"]);
+    tear_metadata(&weft, "a");
+    tear_metadata(&weft, "b");
+    let bytes = || [weft.path("a"), weft.path("b")].map(|path| std::fs::read(path).unwrap());
+    let before = bytes();
+    let (kind, message) = weft.fails(&["vg", "import", "./a", "./b"]);
+    assert_eq!(kind, "corrupt", "{message}");
+    assert!(bytes() == before, "the disks were changed");
+}
+
+#[test]
+fn what_does_not_fit_is_told_and_changes_nothing() {
+    let weft = with_group();
+    weft.ok(&["lv", "create", "data/root", "--size", "10M"]);
+    let before = weft.json(&["vg", "show", "data"]);
+    for line in [
+        ["lv", "create", "data/more", "--size", "1T"],
+        ["lv", "resize", "data/root", "--size", "+1T"],
+    ] {
+        let (kind, message) = weft.fails(&line);
+        assert_eq!(kind, "no-space", "{message}");
+    }
+    assert_eq!(weft.json(&["vg", "show", "data"]), before);
+    weft.disks(&["tiny"], "4K");
+    let (kind, message) = weft.fails(&["vg", "extend", "data", "./tiny"]);
+    assert_eq!(kind, "invalid", "{message}");
+    assert!(message.contains("tiny"), "{message}");
+    assert_eq!(weft.json(&["vg", "show", "data"]), before);
 }

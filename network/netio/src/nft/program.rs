@@ -176,7 +176,8 @@ fn error(doing: &str, error: NftablesError) -> Error {
             } else {
                 ErrorKind::Io
             };
-            Error::new(kind, doing).with_source(first.rsplit("Error: ").next().unwrap_or(first).to_owned())
+            Error::new(kind, doing)
+                .with_source(first.rsplit("Error: ").next().unwrap_or(first).to_owned())
         }
         other => Error::new(ErrorKind::Io, doing).with_source(other),
     }
