@@ -33,8 +33,7 @@ pub(crate) use state::{Dirt, Duty, Member, MemberId, Run, State, done_bytes};
 pub(crate) use sync::progress;
 pub use sync::{Progress, SyncAction, Syncer};
 
-use crate::geometry::Geometry;
-use crate::level::Level;
+use crate::geometry::{Geometry, Shape};
 use crate::superblock::Superblock;
 
 /// A running array: a block device over its members. Clones are the same array.
@@ -172,7 +171,7 @@ fn info(geometry: &Geometry, members: &[Member]) -> Info {
     let most = |field: fn(&Info) -> u32| infos.iter().map(field).max();
     let logical = most(|info| info.logical_block).unwrap_or(512);
     // Parity and its data must stay one: a discarded row could read back as anything.
-    let discards = geometry.level() != Level::Raid5 && geometry.level() != Level::Raid4;
+    let discards = !matches!(geometry.shape(), Shape::Parity(_));
     Info {
         size: geometry.size() / u64::from(logical) * u64::from(logical),
         logical_block: logical,

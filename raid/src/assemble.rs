@@ -25,7 +25,7 @@ use select::{Selection, Verdict, select};
 pub struct AssembleOptions {
     /// What it is called; the name in its superblocks without the host if none is given.
     pub name: Option<String>,
-    /// Start a degraded RAID-4/5 array that was not stopped cleanly. What was being written when it stopped may then
+    /// Start a degraded array with parity that was not stopped cleanly. What was being written when it stopped may then
     /// be wrong in the data of the missing member.
     pub force: bool,
     /// The time.
@@ -37,9 +37,8 @@ pub struct AssembleOptions {
 /// the bitmap if that remembers all it has missed.
 ///
 /// # Errors
-/// One sentence: `Invalid` for members of different arrays, `Offline` if too many are missing, `Unsupported` for
-/// arrays of a kind that is not run, `Corrupt` for a degraded array that was not stopped cleanly and is not forced.
-/// Nothing was written then.
+/// One sentence: `Invalid` for members of different arrays, `Degraded` if too many are missing or a degraded array was
+/// not stopped cleanly and is not forced, `Unsupported` for arrays of a kind that is not run. Nothing was written then.
 pub async fn assemble(
     members: Vec<MemberDevice>,
     options: &AssembleOptions,

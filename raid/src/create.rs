@@ -35,9 +35,9 @@ impl std::fmt::Debug for MemberDevice {
 /// What a new array is to be.
 #[derive(Debug, Clone)]
 pub struct CreateOptions {
-    /// The level: 0, 1, 4 or 5.
+    /// The level: 0, 1, 4, 5 or 6.
     pub level: Level,
-    /// The layout of RAID-5; left-symmetric if none is named.
+    /// The layout of RAID-5 or RAID-6; left-symmetric if none is named.
     pub layout: Option<ParityLayout>,
     /// Bytes of a chunk, a power of two of at least 4 KiB; ignored by RAID-1.
     pub chunk: u64,
@@ -215,11 +215,8 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
 fn check(options: &CreateOptions, members: &[MemberDevice]) -> Result<()> {
     let (level, name) = (options.level, &options.name);
     let active = members.len().saturating_sub(options.spares);
-    let least = match level {
-        Level::Raid0 | Level::Raid1 => 1,
-        _ => 2,
-    };
-    if active < least {
+    let least = level.least_members();
+    if active < least as usize {
         return invalid(format!(
             "array {name}: {level} needs at least {least} members, {active} are given"
         ));
@@ -233,7 +230,7 @@ fn check(options: &CreateOptions, members: &[MemberDevice]) -> Result<()> {
     if options.spares > 0 && !level.is_redundant() {
         return invalid(format!("array {name}: {level} has no use for spares"));
     }
-    if matches!(level, Level::Raid6 | Level::Raid10) {
+    if level == Level::Raid10 {
         let why = format!("array {name}: {level} is not supported yet");
         return Err(Error::new(ErrorKind::Unsupported, why));
     }
@@ -318,7 +315,7 @@ fn template(
     let parity = options.layout.unwrap_or(ParityLayout::LeftSymmetric);
     let (features, layout_word) = match options.level {
         Level::Raid0 => (Features::RAID0_LAYOUT, ZoneLayout::Alternate.number()),
-        Level::Raid5 => (Features::default(), parity.number()),
+        Level::Raid5 | Level::Raid6 => (Features::default(), parity.number()),
         _ => (Features::default(), 0),
     };
     let clean = options.assume_clean || !options.level.is_redundant();

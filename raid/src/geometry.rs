@@ -1,14 +1,16 @@
 //! Where an array's bytes lie on its members. Pure arithmetic.
 //!
 //! An array's space is cut into chunks. A *row* is the chunks that lie at one place of every member; a row of a parity
-//! level holds `data` chunks in logical order and one parity chunk, and the exclusive or of everything at one member
-//! offset is zero. Mirrors have no chunks: logical space and member space are one.
+//! level holds `data` chunks in logical order and one or two parity chunks: the exclusive or of the data, and with RAID-6
+//! the sum of its products (see [`crate::parity`]). Mirrors have no chunks: logical space and member space are one.
 //! All offsets are bytes; member offsets count from the start of the member's data.
 
+mod rows;
 mod zones;
 
 use weft_block::{Error, ErrorKind, Result, SECTOR};
 
+pub use rows::ParityRows;
 pub use zones::Zones;
 
 use crate::level::{Level, ParityLayout, ZoneLayout};
@@ -25,75 +27,6 @@ pub struct Place {
     pub left: u64,
 }
 
-/// Parity rows: one parity chunk in every row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ParityRows {
-    members: u32,
-    chunk: u64,
-    rows: u64,
-    layout: ParityLayout,
-}
-
-impl ParityRows {
-    /// Data chunks of a row.
-    pub fn data(&self) -> u32 {
-        self.members - 1
-    }
-
-    /// Bytes of a chunk.
-    pub fn chunk(&self) -> u64 {
-        self.chunk
-    }
-
-    /// Rows of the array.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// The slot that holds the parity of `row`.
-    pub fn parity_slot(&self, row: u64) -> u32 {
-        let last = self.members - 1;
-        // Below `members`, so it fits.
-        let turn = (row % u64::from(self.members)) as u32;
-        match self.layout {
-            ParityLayout::LeftAsymmetric | ParityLayout::LeftSymmetric => last - turn,
-            ParityLayout::RightAsymmetric | ParityLayout::RightSymmetric => turn,
-            ParityLayout::ParityFirst => 0,
-            ParityLayout::ParityLast => last,
-        }
-    }
-
-    /// The slot that holds data chunk `index` of `row`.
-    pub fn data_slot(&self, row: u64, index: u32) -> u32 {
-        let parity = self.parity_slot(row);
-        match self.layout {
-            ParityLayout::LeftSymmetric | ParityLayout::RightSymmetric => {
-                (parity + 1 + index) % self.members
-            }
-            _ => index + u32::from(index >= parity),
-        }
-    }
-
-    /// The data chunk of `row` that `slot` holds, or none if it holds the parity.
-    pub fn data_index(&self, row: u64, slot: u32) -> Option<u32> {
-        let parity = self.parity_slot(row);
-        if slot == parity {
-            return None;
-        }
-        Some(match self.layout {
-            ParityLayout::LeftSymmetric | ParityLayout::RightSymmetric => {
-                (slot + self.members - parity - 1) % self.members
-            }
-            _ => slot - u32::from(slot > parity),
-        })
-    }
-
-    /// Array offset of data chunk `index` of `row`.
-    pub fn logical(&self, row: u64, index: u32) -> u64 {
-        (row * u64::from(self.data()) + u64::from(index)) * self.chunk
-    }
-}
-
 /// The shape of an array's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
@@ -101,7 +34,7 @@ pub enum Shape {
     Stripes(Zones),
     /// RAID-1: every byte on every member.
     Mirror,
-    /// RAID-4 and RAID-5: rows with a parity chunk.
+    /// RAID-4, RAID-5 and RAID-6: rows with parity.
     Parity(ParityRows),
 }
 
@@ -142,10 +75,10 @@ impl Geometry {
         }
     }
 
-    /// RAID-4 or RAID-5 over `members` with `member_size` bytes each, of which whole chunks are used.
+    /// RAID-4, RAID-5 or RAID-6 over `members` with `member_size` bytes each, of which whole chunks are used.
     ///
     /// # Errors
-    /// `Invalid` if there are fewer than two members or no whole chunk.
+    /// `Invalid` if there are too few members (two, or four) or there is no whole chunk.
     pub fn parity(
         level: Level,
         layout: ParityLayout,
@@ -153,19 +86,14 @@ impl Geometry {
         chunk: u64,
         member_size: u64,
     ) -> Result<Self> {
-        if members < 2 || chunk == 0 || member_size < chunk {
+        if members < level.least_members() || chunk == 0 || member_size < chunk {
             let why = format!(
                 "{level} of {members} members with {member_size} bytes in chunks of {chunk} bytes cannot be"
             );
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let rows = ParityRows {
-            members,
-            chunk,
-            rows: member_size / chunk,
-            layout,
-        };
-        let Some(size) = (rows.rows * chunk).checked_mul(u64::from(rows.data())) else {
+        let rows = ParityRows::new(level, layout, members, chunk, member_size / chunk);
+        let Some(size) = (rows.rows() * chunk).checked_mul(u64::from(rows.data())) else {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 "the array would be too large",
@@ -174,7 +102,7 @@ impl Geometry {
         Ok(Self {
             level,
             members,
-            member_size: rows.rows * chunk,
+            member_size: rows.rows() * chunk,
             size,
             shape: Shape::Parity(rows),
         })
@@ -208,11 +136,11 @@ impl Geometry {
             }
             Level::Raid1 => Ok(Self::mirror(members, size)),
             Level::Raid4 => Self::parity(level, ParityLayout::ParityLast, members, chunk, size),
-            Level::Raid5 => {
-                let layout = ParityLayout::from_number(layout).ok_or_else(unsupported)?;
+            Level::Raid5 | Level::Raid6 => {
+                let layout = ParityLayout::from_number(level, layout).ok_or_else(unsupported)?;
                 Self::parity(level, layout, members, chunk, size)
             }
-            Level::Raid6 | Level::Raid10 => {
+            Level::Raid10 => {
                 let why = format!("{level} is not supported yet");
                 Err(Error::new(ErrorKind::Unsupported, why))
             }
@@ -249,7 +177,7 @@ impl Geometry {
         match &self.shape {
             Shape::Stripes(zones) => zones.chunk(),
             Shape::Mirror => 0,
-            Shape::Parity(rows) => rows.chunk,
+            Shape::Parity(rows) => rows.chunk(),
         }
     }
 
@@ -258,16 +186,16 @@ impl Geometry {
         match &self.shape {
             Shape::Stripes(zones) => zones.chunk() * u64::from(self.members),
             Shape::Mirror => 0,
-            Shape::Parity(rows) => rows.chunk * u64::from(rows.data()),
+            Shape::Parity(rows) => rows.chunk() * u64::from(rows.data()),
         }
     }
 
     /// How many members can be away without losing data.
     pub fn tolerates(&self) -> u32 {
-        match self.shape {
+        match &self.shape {
             Shape::Stripes(_) => 0,
             Shape::Mirror => self.members - 1,
-            Shape::Parity(_) => 1,
+            Shape::Parity(rows) => rows.parities(),
         }
     }
 
@@ -284,14 +212,15 @@ impl Geometry {
                 left: self.size - offset,
             },
             Shape::Parity(rows) => {
-                let (number, inside) = (offset / rows.chunk, offset % rows.chunk);
+                let chunk = rows.chunk();
+                let (number, inside) = (offset / chunk, offset % chunk);
                 let row = number / u64::from(rows.data());
                 // Below the number of data chunks, so it fits.
                 let index = (number % u64::from(rows.data())) as u32;
                 Place {
                     slot: rows.data_slot(row, index),
-                    offset: row * rows.chunk + inside,
-                    left: rows.chunk - inside,
+                    offset: row * chunk + inside,
+                    left: chunk - inside,
                 }
             }
         }

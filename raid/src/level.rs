@@ -71,7 +71,8 @@ impl fmt::Display for Level {
     }
 }
 
-/// Where the parity of a row lies, and in which order its data follows: md's six layouts of RAID-5.
+/// Where the parity of a row lies, and in which order its data follows. With RAID-6, P is meant, and Q follows it unless
+/// said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ParityLayout {
     /// Parity moves left, data starts at the first member.
@@ -86,51 +87,76 @@ pub enum ParityLayout {
     ParityFirst,
     /// Parity on the last member, as in RAID-4.
     ParityLast,
+    /// DDF's: as right-asymmetric, with another order in Q. RAID-6 only, as all that follow.
+    DdfZeroRestart,
+    /// DDF's: as left-asymmetric, one row further, with another order in Q.
+    DdfNRestart,
+    /// DDF's: as left-symmetric, with Q before P and another order in Q.
+    DdfNContinue,
+    /// RAID-5's left-asymmetric, and Q on the last member.
+    LeftAsymmetric6,
+    /// RAID-5's right-asymmetric, and Q on the last member.
+    RightAsymmetric6,
+    /// RAID-5's left-symmetric, and Q on the last member.
+    LeftSymmetric6,
+    /// RAID-5's right-symmetric, and Q on the last member.
+    RightSymmetric6,
+    /// Parity on the first member, Q on the last.
+    ParityFirst6,
 }
 
-impl ParityLayout {
-    /// All six, in md's order.
-    pub const ALL: [Self; 6] = [
-        Self::LeftAsymmetric,
-        Self::RightAsymmetric,
-        Self::LeftSymmetric,
-        Self::RightSymmetric,
-        Self::ParityFirst,
-        Self::ParityLast,
-    ];
+/// Each layout with md's number and mdadm's name; the first six are RAID-5's too.
+const LAYOUTS: [(ParityLayout, u32, &str); 14] = [
+    (ParityLayout::LeftAsymmetric, 0, "left-asymmetric"),
+    (ParityLayout::RightAsymmetric, 1, "right-asymmetric"),
+    (ParityLayout::LeftSymmetric, 2, "left-symmetric"),
+    (ParityLayout::RightSymmetric, 3, "right-symmetric"),
+    (ParityLayout::ParityFirst, 4, "parity-first"),
+    (ParityLayout::ParityLast, 5, "parity-last"),
+    (ParityLayout::DdfZeroRestart, 8, "ddf-zero-restart"),
+    (ParityLayout::DdfNRestart, 9, "ddf-N-restart"),
+    (ParityLayout::DdfNContinue, 10, "ddf-N-continue"),
+    (ParityLayout::LeftAsymmetric6, 16, "left-asymmetric-6"),
+    (ParityLayout::RightAsymmetric6, 17, "right-asymmetric-6"),
+    (ParityLayout::LeftSymmetric6, 18, "left-symmetric-6"),
+    (ParityLayout::RightSymmetric6, 19, "right-symmetric-6"),
+    (ParityLayout::ParityFirst6, 20, "parity-first-6"),
+];
 
-    /// The layout of md's number.
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.get(usize::try_from(number).ok()?).copied()
+impl ParityLayout {
+    /// The layouts of a level, in the order of md's numbers: six of RAID-5, fourteen of RAID-6, none of others.
+    pub fn of(level: Level) -> impl Iterator<Item = Self> {
+        let count = match level {
+            Level::Raid5 => 6,
+            Level::Raid6 => LAYOUTS.len(),
+            _ => 0,
+        };
+        LAYOUTS[..count].iter().map(|(layout, ..)| *layout)
+    }
+
+    /// The level's layout of md's number.
+    pub fn from_number(level: Level, number: u32) -> Option<Self> {
+        Self::of(level).find(|layout| layout.number() == number)
+    }
+
+    /// The level's layout that mdadm calls `name`.
+    pub fn from_name(level: Level, name: &str) -> Option<Self> {
+        Self::of(level).find(|layout| layout.name() == name)
+    }
+
+    fn row(self) -> &'static (Self, u32, &'static str) {
+        let own = |row: &&(Self, u32, &str)| row.0 == self;
+        LAYOUTS.iter().find(own).expect("every layout has its row")
     }
 
     /// md's number.
     pub fn number(self) -> u32 {
-        match self {
-            Self::LeftAsymmetric => 0,
-            Self::RightAsymmetric => 1,
-            Self::LeftSymmetric => 2,
-            Self::RightSymmetric => 3,
-            Self::ParityFirst => 4,
-            Self::ParityLast => 5,
-        }
+        self.row().1
     }
 
     /// The name that mdadm uses.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::LeftAsymmetric => "left-asymmetric",
-            Self::RightAsymmetric => "right-asymmetric",
-            Self::LeftSymmetric => "left-symmetric",
-            Self::RightSymmetric => "right-symmetric",
-            Self::ParityFirst => "parity-first",
-            Self::ParityLast => "parity-last",
-        }
-    }
-
-    /// The layout that mdadm calls `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|layout| layout.name() == name)
+        self.row().2
     }
 }
 
@@ -165,13 +191,15 @@ impl ZoneLayout {
 /// The layout word's meaning for a level's display: md's name, or its number.
 pub fn layout_name(level: Level, number: u32) -> String {
     let known = match level {
-        Level::Raid5 => ParityLayout::from_number(number).map(|layout| layout.name().to_owned()),
+        Level::Raid5 | Level::Raid6 => {
+            ParityLayout::from_number(level, number).map(|layout| layout.name().to_owned())
+        }
         Level::Raid0 => ZoneLayout::from_number(number).map(|layout| match layout {
             ZoneLayout::Original => "original".to_owned(),
             ZoneLayout::Alternate => "alternate".to_owned(),
         }),
         Level::Raid10 => Some(raid10_name(number)),
-        Level::Raid1 | Level::Raid4 | Level::Raid6 => None,
+        Level::Raid1 | Level::Raid4 => None,
     };
     known.unwrap_or_else(|| number.to_string())
 }

@@ -6,7 +6,7 @@
 //! arguments.
 //!
 //! The pure half: [`superblock`] and [`bitmap`] (bytes, hostile until parsed), [`geometry`] (where bytes lie),
-//! [`parity`] (exclusive or), [`plan`] (what to read and write).
+//! [`parity`] (P and Q), [`plan`] (what to read and write).
 //!
 //! The running half: [`create`], [`assemble`] and [`examine`] make and find arrays, [`Array`] is one that runs,
 //! [`Syncer`] makes it whole again.
@@ -15,7 +15,7 @@
 //!
 //! - A member that fails is out of the others' superblocks before any write that it missed is acknowledged.
 //! - After a crash the array is consistent once its resync is done; until then reads of a mirror show one value.
-//! - A RAID-4/5 array that crashes while degraded may have lost what was being written (the write hole); it does not
+//! - An array with parity that crashes while degraded may have lost what was being written (the write hole); it does not
 //!   start again unless it is told to.
 //! - What redundancy cannot answer is an error, never made-up data.
 

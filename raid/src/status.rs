@@ -141,7 +141,9 @@ impl Array {
             (_, false) => "resync",
         };
         let layout = match geometry.level() {
-            Level::Raid0 | Level::Raid5 => layout_name(geometry.level(), superblock.layout),
+            Level::Raid0 | Level::Raid5 | Level::Raid6 => {
+                layout_name(geometry.level(), superblock.layout)
+            }
             _ => String::new(),
         };
         Status {

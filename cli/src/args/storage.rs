@@ -97,7 +97,7 @@ pub(crate) enum RaidCommand {
 pub(crate) struct RaidCreateArgs {
     /// Its name
     pub(crate) name: String,
-    /// The RAID level: 0, 1 or 5
+    /// The RAID level: 0, 1, 4, 5 or 6
     #[arg(long)]
     pub(crate) level: u32,
     /// Its members

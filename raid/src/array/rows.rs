@@ -1,4 +1,4 @@
-//! RAID-4 and RAID-5: reads, with what is lost made from the rest.
+//! Rows with parity: reads, with what is lost made from the rest.
 
 use std::rc::Rc;
 
@@ -9,7 +9,8 @@ use super::Lane;
 use super::lane::Route;
 use super::state::MemberId;
 use super::stripes::gather;
-use crate::parity;
+use crate::geometry::Shape;
+use crate::parity::{self, Term};
 use crate::plan;
 
 /// Bytes of each member that are read at once to make a lost range.
@@ -190,50 +191,86 @@ impl Lane {
         Ok(())
     }
 
-    /// What `slot` holds, or should hold, in a range of member space: the exclusive or of all others. The range is held.
+    /// What `slot` holds, or should hold, in a range of member space, made from the others. The range is held.
     pub(crate) async fn make_buffer(&self, slot: u32, offset: u64, len: u64) -> Result<Buffer> {
-        let route = self.route();
-        let others = (0..self.shared.geometry.members()).filter(|&other| other != slot);
-        let sources = self.read_slots(&route, others.clone(), offset, len).await;
-        let (sources, bad) = (sources.buffers, sources.failed);
-        if bad.is_empty() {
-            let mut made = self.pool.take(len as usize);
-            let slices: SmallVec<[&[u8]; 8]> =
-                sources.iter().map(|(_, source)| &**source).collect();
-            parity::xor(&mut made, &slices);
-            drop(slices);
-            sources
-                .into_iter()
-                .for_each(|(_, source)| self.pool.put(source));
-            return Ok(made);
+        let Shape::Parity(rows) = self.shared.geometry.shape() else {
+            unreachable!("only rows with parity are made from the rest");
+        };
+        // With one parity every slot is the exclusive or of the others, in whichever row; with two it matters which is which.
+        let row = offset / rows.chunk();
+        let row_end = (row + 1) * rows.chunk();
+        if rows.parities() > 1 && offset + len > row_end {
+            return self.make_halves(slot, offset, len, row_end - offset).await;
+        }
+        let range = offset..offset + len;
+        let mut unreadable: SmallVec<[u32; 4]> = SmallVec::new();
+        let mut first = None;
+        loop {
+            let route = self.route();
+            let is_lost =
+                |other: &u32| route.whole(*other, &range).is_none() || unreadable.contains(other);
+            let lost: SmallVec<[u32; 4]> = (0..rows.members()).filter(is_lost).collect();
+            let Some(recipe) = plan::recipe(rows, row, slot, &lost) else {
+                break;
+            };
+            let sources = recipe.iter().map(|(source, _)| *source);
+            let reads = self.read_slots(&route, sources, offset, len).await;
+            if reads.failed.is_empty() {
+                return Ok(self.add_up(&recipe, reads.buffers, len));
+            }
+            let mut gone = Vec::new();
+            for (source, id, error) in reads.failed {
+                unreadable.push(source);
+                match (id, error.kind()) {
+                    (Some(id), ErrorKind::Offline) => gone.push((id, error)),
+                    _ => first = first.or(Some(error)),
+                }
+            }
+            self.fail_members(gone).await?;
         }
         let block = u64::from(self.shared.info.logical_block);
-        let mut gone = Vec::new();
-        let mut first = None;
-        for (_, id, error) in bad {
-            match (id, error.kind()) {
-                (Some(id), ErrorKind::Offline) => gone.push((id, error)),
-                _ => first = first.or(Some(error)),
-            }
+        if len > block {
+            // A bad block elsewhere in the range does not cost the rest of it.
+            let half = (len / 2).next_multiple_of(block);
+            return self.make_halves(slot, offset, len, half).await;
         }
-        self.fail_members(gone).await?;
-        let error = first.unwrap_or_else(|| Error::new(ErrorKind::Offline, "two members are away"));
-        if len <= block {
-            let why = format!(
-                "array {} cannot make what slot {slot} held",
-                self.shared.name
-            );
-            return Err(error.in_context(why));
-        }
-        // A bad block elsewhere in the range does not cost the rest of it.
+        let name = &self.shared.name;
+        let error = first.unwrap_or_else(|| {
+            Error::new(
+                ErrorKind::Offline,
+                "more members are away than parity can make",
+            )
+        });
+        Err(error.in_context(format!("array {name} cannot make what slot {slot} held")))
+    }
+
+    /// A range in two parts, of which the first has `half` bytes.
+    async fn make_halves(&self, slot: u32, offset: u64, len: u64, half: u64) -> Result<Buffer> {
         let mut made = self.pool.take(len as usize);
-        let half = (len / 2).next_multiple_of(block);
         for (at, len) in [(0, half), (half, len - half)] {
             let part = Box::pin(self.make_buffer(slot, offset + at, len)).await?;
             made[at as usize..(at + len) as usize].copy_from_slice(&part);
             self.pool.put(part);
         }
         Ok(made)
+    }
+
+    /// What a recipe comes to; `read` is in its order.
+    fn add_up(
+        &self,
+        recipe: &plan::Recipe,
+        read: SmallVec<[(u32, Buffer); 8]>,
+        len: u64,
+    ) -> Buffer {
+        let mut made = self.pool.take(len as usize);
+        let pairs = recipe.iter().zip(&read);
+        let terms: SmallVec<[Term<'_>; 16]> = pairs
+            .map(|(&(_, factor), (_, block))| (factor, &**block))
+            .collect();
+        parity::sum(&mut made, &terms);
+        drop(terms);
+        read.into_iter().for_each(|(_, block)| self.pool.put(block));
+        made
     }
 
     /// Reads a range of member space of several slots at once.

@@ -1,17 +1,20 @@
-//! RAID-4 and RAID-5: writes, unit by unit.
+//! Rows with parity: writes, unit by unit.
 
+mod columns;
+
+use std::ops::Range;
 use std::rc::Rc;
 
+use columns::Columns;
 use smallvec::SmallVec;
-use weft_block::{Buffer, Completion, Error, ErrorKind, IoVec, Op, Request, Result};
+use weft_block::{Completion, Error, ErrorKind, IoVec, Op, Request, Result};
 
 use super::Lane;
 use super::lane::Route;
 use super::queue::fua;
 use super::state::MemberId;
 use crate::geometry::{ParityRows, Shape};
-use crate::parity;
-use crate::plan::{self, Method, Position, Unit};
+use crate::plan::{self, Unit};
 
 /// Bytes of each member that a unit takes at most.
 const UNIT: u64 = 256 << 10;
@@ -19,9 +22,6 @@ const UNIT: u64 = 256 << 10;
 const REQUEST_BYTES: u64 = 8 << 20;
 /// Units of one request in flight at most.
 const REQUEST_UNITS: usize = 32;
-
-/// One buffer for each slot of a unit that is written, by slot.
-type Columns = SmallVec<[Option<Buffer>; 8]>;
 
 /// What came of a unit.
 enum Tried {
@@ -40,8 +40,10 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn parity_slot(&self) -> u32 {
-        self.shape.parity_slot(self.unit.row)
+    /// The unit's bytes on every member.
+    fn range(&self) -> Range<u64> {
+        let start = self.unit.offset(self.shape);
+        start..start + self.unit.member_len()
     }
 
     fn is_written(&self, index: u32) -> bool {
@@ -112,7 +114,7 @@ impl Lane {
             Tried::Failed(error) => return Err(error),
             Tried::Unreadable(error) => error,
         };
-        // Two blocks of a row are lost somewhere in it: what lies beside them can be written all the same.
+        // More blocks of a row are lost than parity can make: what lies beside them can be written all the same.
         let (unit, block) = (work.unit, u64::from(self.shared.info.logical_block));
         if unit.rows > 1 || unit.len <= block {
             return Err(error);
@@ -130,8 +132,8 @@ impl Lane {
     }
 
     async fn try_unit(&self, work: &Work<'_>) -> Tried {
-        let start = work.unit.offset(work.shape);
-        let range = start..start + work.unit.member_len();
+        let range = work.range();
+        let start = range.start;
         let _guard = self.shared.locks.exclusive(range.clone()).await;
         let writing = match self.begin(range.clone()).await {
             Ok(writing) => writing,
@@ -158,136 +160,6 @@ impl Lane {
                 Tried::Written
             }
             Err(error) => Tried::Failed(error),
-        }
-    }
-
-    /// The new contents of every slot that the unit writes.
-    async fn columns(&self, work: &Work<'_>, route: &Rc<Route>, trusted: bool) -> Result<Columns> {
-        let (shape, unit) = (work.shape, work.unit);
-        let start = unit.offset(shape);
-        let range = start..start + unit.member_len();
-        let mut unreadable: SmallVec<[u32; 4]> = SmallVec::new();
-        let mut route = Rc::clone(route);
-        loop {
-            let away = route.legs.iter().filter(|leg| leg.is_none()).count();
-            if away > self.shared.geometry.tolerates() as usize {
-                let why = format!("array {} has lost {away} members", self.shared.name);
-                return Err(Error::new(ErrorKind::Offline, why));
-            }
-            let position = |slot: u32| {
-                let leg = route.legs[slot as usize].as_ref();
-                Position {
-                    present: leg.is_some(),
-                    readable: leg.is_some_and(|leg| leg.has(&range)) && !unreadable.contains(&slot),
-                }
-            };
-            let data: SmallVec<[Position; 8]> = (0..shape.data())
-                .map(|index| position(shape.data_slot(unit.row, index)))
-                .collect();
-            // A unit of several rows is written whole, and its parity lies on several slots.
-            let parity = match unit.rows {
-                1 => position(work.parity_slot()),
-                _ => Position {
-                    present: true,
-                    readable: true,
-                },
-            };
-            let Some(method) = plan::choose(&unit, &data, parity, trusted) else {
-                let why = format!(
-                    "array {} cannot write here: two blocks of the row cannot be read",
-                    self.shared.name
-                );
-                return Err(Error::new(ErrorKind::Io, why));
-            };
-            match self.build(work, &route, method).await {
-                Ok(columns) => return Ok(columns),
-                Err(failed) => {
-                    let mut gone = Vec::new();
-                    for (slot, id, error) in failed {
-                        unreadable.push(slot);
-                        if let (Some(id), ErrorKind::Offline) = (id, error.kind()) {
-                            gone.push((id, error));
-                        }
-                    }
-                    self.fail_members(gone).await?;
-                    route = self.route();
-                }
-            }
-        }
-    }
-
-    /// Builds the columns by one method; the slots that could not be read if it cannot be.
-    async fn build(
-        &self,
-        work: &Work<'_>,
-        route: &Route,
-        method: Method,
-    ) -> Result<Columns, Vec<(u32, Option<MemberId>, Error)>> {
-        let (shape, unit) = (work.shape, work.unit);
-        let slot_of = |index: u32| shape.data_slot(unit.row, index);
-        let indexes = 0..shape.data();
-        let wanted: SmallVec<[u32; 8]> = match method {
-            Method::Full | Method::NoParity => SmallVec::new(),
-            Method::ReadModify => {
-                let old = indexes.filter(|&index| work.is_written(index)).map(slot_of);
-                old.chain([work.parity_slot()]).collect()
-            }
-            Method::Reconstruct => indexes
-                .filter(|&index| !work.is_written(index))
-                .map(slot_of)
-                .collect(),
-        };
-        let offset = unit.offset(shape);
-        let reads = self
-            .read_slots(route, wanted.into_iter(), offset, unit.member_len())
-            .await;
-        if !reads.failed.is_empty() {
-            return Err(reads.failed);
-        }
-        let mut columns = self.new_data(work);
-        if method != Method::NoParity {
-            self.add_parity(work, &mut columns, &reads.buffers);
-        }
-        reads
-            .buffers
-            .into_iter()
-            .for_each(|(_, buffer)| self.pool.put(buffer));
-        Ok(columns)
-    }
-
-    /// The request's data, copied once, by slot; parity places of several rows are left as they are.
-    fn new_data(&self, work: &Work<'_>) -> Columns {
-        let (shape, unit) = (work.shape, work.unit);
-        let mut columns: Columns = (0..self.shared.geometry.members()).map(|_| None).collect();
-        let len = unit.len as usize;
-        for row in unit.row..unit.row + unit.rows {
-            let at = (row - unit.row) as usize * len;
-            for index in unit.first..unit.first + unit.count {
-                let slot = shape.data_slot(row, index) as usize;
-                let column =
-                    columns[slot].get_or_insert_with(|| self.pool.take(unit.member_len() as usize));
-                work.copy(row, index, &mut column[at..at + len]);
-            }
-        }
-        columns
-    }
-
-    /// Computes the parity of each row from the new data and what was read.
-    fn add_parity(&self, work: &Work<'_>, columns: &mut Columns, read: &[(u32, Buffer)]) {
-        let (shape, unit) = (work.shape, work.unit);
-        let len = unit.len as usize;
-        for row in unit.row..unit.row + unit.rows {
-            let at = (row - unit.row) as usize * len;
-            let slot = shape.parity_slot(row) as usize;
-            let mut parity = columns[slot]
-                .take()
-                .unwrap_or_else(|| self.pool.take(unit.member_len() as usize));
-            let new = columns.iter().flatten().map(|column| &column[at..at + len]);
-            let old = read.iter().map(|(_, buffer)| &buffer[..]);
-            let sources: SmallVec<[&[u8]; 16]> = new.chain(old).collect();
-            parity::xor(&mut parity[at..at + len], &sources);
-            drop(sources);
-            columns[slot] = Some(parity);
         }
     }
 

@@ -289,8 +289,9 @@ fn check_enough(
         Level::Raid0 => 0,
         Level::Raid1 => freshest.raid_disks - 1,
         Level::Raid4 | Level::Raid5 => 1,
+        Level::Raid6 => 2,
         // Refused by the geometry.
-        Level::Raid6 | Level::Raid10 => freshest.raid_disks,
+        Level::Raid10 => freshest.raid_disks,
     };
     if missing.len() > spare as usize {
         let slots: Vec<String> = missing.iter().map(u32::to_string).collect();
@@ -306,7 +307,7 @@ fn check_enough(
         );
         return Err(Error::new(ErrorKind::Degraded, why));
     }
-    let parity = matches!(freshest.level, Level::Raid4 | Level::Raid5);
+    let parity = matches!(freshest.level, Level::Raid4 | Level::Raid5 | Level::Raid6);
     let dirty = freshest.resync_offset != CLEAN;
     if parity && dirty && !missing.is_empty() && !force {
         let why = format!(

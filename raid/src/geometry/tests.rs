@@ -14,75 +14,163 @@ const CHUNK: u64 = 4096;
 enum Cell {
     Data(u64),
     Parity,
+    Q,
 }
 
 /// Draws `rows` rows of a RAID-5 array: `table[row][slot]`.
 fn drawing(layout: ParityLayout, members: usize, rows: usize) -> Vec<Vec<Cell>> {
     use ParityLayout::*;
-    let mut next = 0;
     let mut parity = match layout {
         LeftAsymmetric | LeftSymmetric | ParityLast => members - 1,
-        RightAsymmetric | RightSymmetric | ParityFirst => 0,
+        _ => 0,
     };
     let mut table = Vec::new();
     for _ in 0..rows {
-        let mut row = vec![Cell::Parity; members];
-        let first = match layout {
-            LeftSymmetric | RightSymmetric => parity + 1,
-            _ => 0,
-        };
-        for slot in (first..first + members).map(|slot| slot % members) {
-            if slot != parity {
-                row[slot] = Cell::Data(next);
-                next += 1;
-            }
-        }
-        table.push(row);
+        let mut row = vec![None; members];
+        row[parity] = Some(Cell::Parity);
+        let symmetric = matches!(layout, LeftSymmetric | RightSymmetric);
+        fill(&mut row, if symmetric { parity + 1 } else { 0 }, &mut table);
         parity = match layout {
             LeftAsymmetric | LeftSymmetric => (parity + members - 1) % members,
             RightAsymmetric | RightSymmetric => (parity + 1) % members,
-            ParityFirst | ParityLast => parity,
+            _ => parity,
         };
+    }
+    table
+}
+
+/// Puts the next data into what is free of a row, from slot `first` on and around, and the row under the table.
+fn fill(row: &mut [Option<Cell>], first: usize, table: &mut Vec<Vec<Cell>>) {
+    let data = |row: &Vec<Cell>| {
+        row.iter()
+            .filter(|cell| matches!(cell, Cell::Data(_)))
+            .count()
+    };
+    let mut next = table.iter().map(data).sum::<usize>() as u64;
+    let members = row.len();
+    for slot in (first..first + members).map(|slot| slot % members) {
+        if row[slot].is_none() {
+            row[slot] = Some(Cell::Data(next));
+            next += 1;
+        }
+    }
+    table.push(row.iter().map(|cell| cell.expect("it is full")).collect());
+}
+
+/// The same of a RAID-6 array.
+fn drawing6(layout: ParityLayout, members: usize, rows: usize) -> Vec<Vec<Cell>> {
+    use ParityLayout::*;
+    let raid5 = match layout {
+        LeftAsymmetric6 => Some(LeftAsymmetric),
+        RightAsymmetric6 => Some(RightAsymmetric),
+        LeftSymmetric6 => Some(LeftSymmetric),
+        RightSymmetric6 => Some(RightSymmetric),
+        ParityFirst6 => Some(ParityFirst),
+        _ => None,
+    };
+    if let Some(raid5) = raid5 {
+        let mut table = drawing(raid5, members - 1, rows);
+        table.iter_mut().for_each(|row| row.push(Cell::Q));
+        return table;
+    }
+    // P of the first row, how far it moves, where Q is from there, and where data starts.
+    let (mut p, step) = match layout {
+        LeftAsymmetric | LeftSymmetric | DdfNContinue => (members - 1, members - 1),
+        DdfNRestart => (members - 2, members - 1),
+        RightAsymmetric | RightSymmetric | DdfZeroRestart => (0, 1),
+        ParityFirst => (0, 0),
+        _ => (members - 2, 0),
+    };
+    let mut table = Vec::new();
+    for _ in 0..rows {
+        let q = match layout {
+            DdfNContinue => p + members - 1,
+            _ => p + 1,
+        } % members;
+        let first = match layout {
+            LeftSymmetric | RightSymmetric => q + 1,
+            DdfNContinue => p + 1,
+            _ => 0,
+        };
+        let mut row = vec![None; members];
+        (row[p], row[q]) = (Some(Cell::Parity), Some(Cell::Q));
+        fill(&mut row, first, &mut table);
+        p = (p + step) % members;
     }
     table
 }
 
 #[test]
 fn every_parity_layout_is_as_drawn() {
-    for layout in ParityLayout::ALL {
-        for members in 2..=9_u32 {
-            let rows = u64::from(members) * 3;
-            let geometry = Geometry::parity(Level::Raid5, layout, members, CHUNK, rows * CHUNK + 5)
-                .expect("it can be");
-            let table = drawing(layout, members as usize, rows as usize);
-            let Shape::Parity(shape) = geometry.shape() else {
-                panic!("a parity level")
-            };
-            assert_eq!(geometry.size(), rows * u64::from(members - 1) * CHUNK);
-            for (row, cells) in (0..).zip(&table) {
-                for (slot, cell) in (0..).zip(cells) {
-                    match cell {
-                        Cell::Parity => {
-                            assert_eq!(shape.parity_slot(row), slot);
-                            assert_eq!(shape.data_index(row, slot), None);
-                        }
-                        Cell::Data(number) => {
-                            let place = geometry.locate(number * CHUNK + 7);
-                            let expected = Place {
-                                slot,
-                                offset: row * CHUNK + 7,
-                                left: CHUNK - 7,
-                            };
-                            assert_eq!(place, expected, "{layout:?} of {members}");
-                            let index = shape.data_index(row, slot).expect("data");
-                            assert_eq!(shape.data_slot(row, index), slot);
-                            assert_eq!(shape.logical(row, index), number * CHUNK);
-                        }
-                    }
-                }
+    for (level, least) in [(Level::Raid5, 2), (Level::Raid6, 4)] {
+        for layout in ParityLayout::of(level) {
+            for members in least..=9_u32 {
+                check_drawing(level, layout, members);
             }
         }
     }
+}
+
+fn check_drawing(level: Level, layout: ParityLayout, members: u32) {
+    let rows = u64::from(members) * 3;
+    let geometry =
+        Geometry::parity(level, layout, members, CHUNK, rows * CHUNK + 5).expect("it can be");
+    let draw = if level == Level::Raid6 {
+        drawing6
+    } else {
+        drawing
+    };
+    let table = draw(layout, members as usize, rows as usize);
+    let Shape::Parity(shape) = geometry.shape() else {
+        panic!("a parity level")
+    };
+    assert_eq!(geometry.size(), rows * u64::from(shape.data()) * CHUNK);
+    for (row, cells) in (0..).zip(&table) {
+        let mut powers = Vec::new();
+        for (slot, cell) in (0..).zip(cells) {
+            match cell {
+                Cell::Parity => assert_eq!(shape.parity_slot(row), slot, "{layout:?}"),
+                Cell::Q => assert_eq!(shape.q_slot(row), Some(slot), "{layout:?}"),
+                Cell::Data(number) => {
+                    let place = geometry.locate(number * CHUNK + 7);
+                    let expected = Place {
+                        slot,
+                        offset: row * CHUNK + 7,
+                        left: CHUNK - 7,
+                    };
+                    assert_eq!(place, expected, "{layout:?} of {members}");
+                    let index = shape.data_index(row, slot).expect("data");
+                    assert_eq!(shape.data_slot(row, index), slot);
+                    assert_eq!(shape.logical(row, index), number * CHUNK);
+                    powers.push(shape.power(row, slot));
+                    continue;
+                }
+            }
+            assert_eq!(shape.data_index(row, slot), None);
+        }
+        if level == Level::Raid6 {
+            powers.sort_unstable();
+            powers.dedup();
+            assert_eq!(powers.len() as u32, shape.data(), "each has its own power");
+            assert!(powers.iter().all(|&power| power < members));
+        }
+    }
+}
+
+#[test]
+fn powers_are_counted_from_behind_q() {
+    let shape = |layout| ParityRows::new(Level::Raid6, layout, 5, CHUNK, 5);
+    // Row 1 of left-asymmetric over five: D3 D4 D5 P Q, and row 2: D6 D7 P Q D8.
+    let rows = shape(ParityLayout::LeftAsymmetric);
+    assert_eq!([0, 1, 2].map(|slot| rows.power(1, slot)), [0, 1, 2]);
+    assert_eq!([4, 0, 1].map(|slot| rows.power(2, slot)), [0, 1, 2]);
+    // Q on the last: the first member counts as the first, whatever the order of the data.
+    let rows = shape(ParityLayout::LeftSymmetric6);
+    assert_eq!(rows.data_slot(1, 0), 3);
+    assert_eq!([0, 1, 3].map(|slot| rows.power(1, slot)), [0, 1, 2]);
+    // DDF counts every member.
+    let rows = shape(ParityLayout::DdfNContinue);
+    assert_eq!([0, 1, 4].map(|slot| rows.power(1, slot)), [0, 1, 4]);
 }
 
 /// Zones the slow way: chunk by chunk, each to the next member that still has room in this zone.

@@ -136,7 +136,9 @@ pub enum Method {
     ReadModify,
     /// From the new data and the data that is not written.
     Reconstruct,
-    /// The member that holds it is away: only data is written.
+    /// From the new data and the data that is not written, of which some must be made from the rest of the row first.
+    Recover,
+    /// The members that hold it are away: only data is written.
     NoParity,
 }
 
@@ -150,28 +152,40 @@ pub struct Position {
 }
 
 /// The method that reads least, among those that what is readable allows; `data` are the row's data positions in
-/// logical order. None if two of the needed blocks are lost.
+/// logical order, `parities` those of P and, with RAID-6, Q. None if more of the needed blocks are lost than parity can
+/// make.
 ///
 /// `trusted` says whether the parity agrees with the data: if not (the region awaits its resync), it is made anew
 /// wherever that is possible, because modifying would carry the error on.
-pub fn choose(unit: &Unit, data: &[Position], parity: Position, trusted: bool) -> Option<Method> {
+pub fn choose(
+    unit: &Unit,
+    data: &[Position],
+    parities: &[Position],
+    trusted: bool,
+) -> Option<Method> {
     let written = unit.first as usize..(unit.first + unit.count) as usize;
-    if !parity.present {
+    let present = parities.iter().filter(|parity| parity.present);
+    if present.clone().count() == 0 {
         return Some(Method::NoParity);
     }
     if written.len() == data.len() {
         return Some(Method::Full);
     }
-    let modify = parity.readable && data[written.clone()].iter().all(|old| old.readable);
+    let modify = present.clone().all(|parity| parity.readable)
+        && data[written.clone()].iter().all(|old| old.readable);
     let rest_readable =
         |(index, rest): (usize, &Position)| written.contains(&index) || rest.readable;
     let reconstruct = data.iter().enumerate().all(rest_readable);
     // A tie goes to the method that does not build on the old parity.
-    let fewer = written.len() + 1 < data.len() - written.len();
+    let fewer = written.len() + present.count() < data.len() - written.len();
     match (modify, reconstruct) {
         (true, true) if fewer && trusted => Some(Method::ReadModify),
         (_, true) => Some(Method::Reconstruct),
         (true, false) => Some(Method::ReadModify),
-        (false, false) => None,
+        (false, false) => {
+            let positions = data.iter().chain(parities);
+            let lost = positions.filter(|position| !position.readable).count();
+            (lost <= parities.len()).then_some(Method::Recover)
+        }
     }
 }

@@ -203,6 +203,8 @@ fn impossible_arrays_are_refused_before_anything_is_written() {
     let why = try_it(&|options, _| options.name = "x".repeat(33));
     assert!(why.contains("1 to 32 bytes"), "{why}");
     let why = try_it(&|options, _| options.level = Level::Raid6);
+    assert!(why.contains("needs at least 4 members"), "{why}");
+    let why = try_it(&|options, _| options.level = Level::Raid10);
     assert!(why.contains("not supported yet"), "{why}");
     rig.disks[2].resize(MIB);
     let why = try_it(&|_, _| ());

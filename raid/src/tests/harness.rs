@@ -8,9 +8,11 @@ use weft_block::{BlockDevice, Info, IoVec, Request, Result, SECTOR};
 use weft_sim::{Executor, Faults, Faulty, MemoryDevice};
 
 use crate::level::{Level, ParityLayout};
+use crate::parity::{field, scalar};
 use crate::superblock::Timestamp;
 use crate::{
     Array, AssembleOptions, CreateOptions, MemberDevice, MemberState, Status, assemble, create,
+    geometry,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -42,16 +44,14 @@ pub(crate) fn shapes() -> Vec<Shape> {
         shape(Level::Raid4, 3),
         shape(Level::Raid5, 2),
     ];
-    shapes.extend(
-        ParityLayout::ALL
-            .into_iter()
-            .zip(3..)
-            .map(|(layout, members)| Shape {
-                level: Level::Raid5,
-                layout: Some(layout),
-                members,
-            }),
-    );
+    for (level, least) in [(Level::Raid5, 3), (Level::Raid6, 4)] {
+        let layouts = ParityLayout::of(level).enumerate();
+        shapes.extend(layouts.map(|(number, layout)| Shape {
+            level,
+            layout: Some(layout),
+            members: least + number % 6,
+        }));
+    }
     shapes
 }
 
@@ -175,14 +175,30 @@ impl Rig {
         match array.geometry().level() {
             Level::Raid0 => true,
             Level::Raid1 => data.windows(2).all(|pair| pair[0] == pair[1]),
-            _ => {
-                let mut sum = vec![0; size];
-                let sources: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
-                crate::parity::scalar::xor(&mut sum, &sources);
-                sum.iter().all(|&byte| byte == 0)
-            }
+            _ => parity_agrees(array, &data),
         }
     }
+}
+
+/// Whether every row's parities are those of its data; `members` is what each slot holds.
+pub(crate) fn parity_agrees(array: &Array, members: &[Vec<u8>]) -> bool {
+    let geometry::Shape::Parity(rows) = array.geometry().shape() else {
+        panic!("a level with parity")
+    };
+    (0..rows.rows()).all(|row| {
+        let start = (row * rows.chunk()) as usize;
+        let place = start..start + rows.chunk() as usize;
+        let block = |slot: u32| &members[slot as usize][place.clone()];
+        let is_sum = |parity: u32, factor: &dyn Fn(u32) -> u8| {
+            let data = (0..rows.data()).map(|index| rows.data_slot(row, index));
+            let terms: Vec<(u8, &[u8])> = data.map(|slot| (factor(slot), block(slot))).collect();
+            let mut sum = vec![0; place.len()];
+            scalar::sum(&mut sum, &terms);
+            sum == block(parity)
+        };
+        let power = |slot: u32| field::power(rows.power(row, slot));
+        is_sum(rows.parity_slot(row), &|_| 1) && rows.q_slot(row).is_none_or(|q| is_sum(q, &power))
+    })
 }
 
 /// Makes the array whole; how many steps it took.

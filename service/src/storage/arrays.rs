@@ -500,16 +500,17 @@ fn options(request: &RaidCreate) -> Result<CreateOptions> {
         1 => Level::Raid1,
         4 => Level::Raid4,
         5 => Level::Raid5,
+        6 => Level::Raid6,
         other => {
             return Err(invalid(format!(
-                "RAID-{other} is not made here yet; use 0, 1, 4 or 5"
+                "RAID-{other} is not made here yet; use 0, 1, 4, 5 or 6"
             )));
         }
     };
     let layout = match &request.layout {
         None => None,
         Some(layout) => Some(
-            ParityLayout::from_name(layout)
+            ParityLayout::from_name(level, layout)
                 .ok_or_else(|| invalid(format!("there is no layout named {layout:?}")))?,
         ),
     };

@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use futures_util::future::join_all;
 use smallvec::SmallVec;
-use weft_block::{Error, ErrorKind, IoVec, Request, Result};
+use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result};
 
 use super::{has_parity, windows};
 use crate::array::lane::{Lane, Leg};
 use crate::array::state::MemberId;
-use crate::geometry::Shape;
-use crate::parity;
+use crate::geometry::{ParityRows, Shape};
+use crate::parity::{self, Term};
+use crate::plan;
 
 /// What came of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl Lane {
         Ok(outcome)
     }
 
-    /// Makes the parity of a window from its data and writes it where it differs.
+    /// Makes the parities of a window from its data and writes them where they differ.
     async fn resync_parity(&self, range: Range<u64>) -> Result<Outcome> {
         let Shape::Parity(shape) = self.shared.geometry.shape() else {
             return Ok(Outcome::Agree);
@@ -119,7 +120,7 @@ impl Lane {
             }
             return Ok(Outcome::Agree);
         }
-        let slot = shape.parity_slot(row);
+        let parities: SmallVec<[u32; 2]> = shape.parity_slots(row).collect();
         let len = range.end - range.start;
         let route = self.route();
         let all = 0..self.shared.geometry.members();
@@ -128,7 +129,7 @@ impl Lane {
         for (bad, id, error) in reads.failed {
             match id {
                 Some(id) if error.kind() == ErrorKind::Offline => gone.push((id, error)),
-                _ if bad != slot => unreadable.push(bad),
+                _ if !parities.contains(&bad) => unreadable.push(bad),
                 _ => {}
             }
         }
@@ -141,33 +142,105 @@ impl Lane {
             if len > self.shared.block as u64 {
                 return Ok(Outcome::Unreadable);
             }
-            // A block was torn, and parity cannot tell what it was: neither can be used until they are written.
-            unreadable.push(slot);
-            let legs = unreadable
-                .iter()
-                .filter_map(|&slot| route.legs[slot as usize].as_ref());
-            let ids: SmallVec<[MemberId; 4]> = legs.map(|leg| leg.id).collect();
-            return Ok(match self.mark_lost(&ids, &range).await? {
-                true => Outcome::Agree,
-                false => Outcome::Unreadable,
-            });
+            return self
+                .resync_torn(&range, &unreadable, &parities, &reads.buffers)
+                .await;
         }
-        let mut made = self.pool.take(len as usize);
-        let data = reads.buffers.iter().filter(|(other, _)| *other != slot);
-        let sources: SmallVec<[&[u8]; 8]> = data.map(|(_, buffer)| &**buffer).collect();
-        parity::xor(&mut made, &sources);
-        drop(sources);
-        let old = reads.buffers.iter().find(|(other, _)| *other == slot);
-        let agrees = old.is_some_and(|(_, old)| **old == *made);
+        let made = self.parities_of(shape, row, &reads.buffers, len);
+        for (slot, made) in parities.into_iter().zip(made) {
+            let old = reads.buffers.iter().find(|(other, _)| *other == slot);
+            if old.is_some_and(|(_, old)| **old == *made) {
+                self.pool.put(made);
+                continue;
+            }
+            let legs: SmallVec<[&Leg; 4]> = route.legs[slot as usize].iter().collect();
+            self.rewrite(&legs, range.start, made.into()).await?;
+        }
         for (_, buffer) in reads.buffers {
             self.pool.put(buffer);
         }
-        if agrees {
-            self.pool.put(made);
-            return Ok(Outcome::Agree);
+        Ok(Outcome::Agree)
+    }
+
+    /// The parities that the data of a row has.
+    fn parities_of(
+        &self,
+        shape: &ParityRows,
+        row: u64,
+        read: &[(u32, Buffer)],
+        len: u64,
+    ) -> SmallVec<[Buffer; 2]> {
+        let data: SmallVec<[(u32, &[u8]); 8]> = read
+            .iter()
+            .filter(|(slot, _)| shape.data_index(row, *slot).is_some())
+            .map(|(slot, buffer)| (*slot, &**buffer))
+            .collect();
+        let mut made: SmallVec<[Buffer; 2]> = (0..shape.parities())
+            .map(|_| self.pool.take(len as usize))
+            .collect();
+        let mut parities = made.iter_mut().map(|buffer| &mut **buffer);
+        if let Some(p) = parities.next() {
+            parity::of_row(shape, row, &data, p, parities.next());
         }
-        let legs: SmallVec<[&Leg; 4]> = route.legs[slot as usize].iter().collect();
-        self.rewrite(&legs, range.start, made.into()).await
+        made
+    }
+
+    /// A block of data cannot be read where the parities may not belong to it. Two parities that agree on what it was
+    /// are believed; otherwise nothing can tell what it was, and neither it nor they can be used until they are written.
+    async fn resync_torn(
+        &self,
+        range: &Range<u64>,
+        unreadable: &[u32],
+        parities: &[u32],
+        read: &[(u32, Buffer)],
+    ) -> Result<Outcome> {
+        let route = self.route();
+        if let ([slot], Some(made)) = (unreadable, self.agreed(range, unreadable, parities, read)) {
+            let legs: SmallVec<[&Leg; 4]> = route.legs[*slot as usize].iter().collect();
+            return self.rewrite(&legs, range.start, made.into()).await;
+        }
+        let lost = unreadable.iter().chain(parities);
+        let legs = lost.filter_map(|&slot| route.legs[slot as usize].as_ref());
+        let ids: SmallVec<[MemberId; 4]> = legs.map(|leg| leg.id).collect();
+        Ok(match self.mark_lost(&ids, range).await? {
+            true => Outcome::Agree,
+            false => Outcome::Unreadable,
+        })
+    }
+
+    /// The one lost block of data, if each of two parities gives the same.
+    fn agreed(
+        &self,
+        range: &Range<u64>,
+        unreadable: &[u32],
+        parities: &[u32],
+        read: &[(u32, Buffer)],
+    ) -> Option<Buffer> {
+        let Shape::Parity(shape) = self.shared.geometry.shape() else {
+            return None;
+        };
+        let (&[slot], &[p, q]) = (unreadable, parities) else {
+            return None;
+        };
+        let row = range.start / shape.chunk();
+        let len = (range.end - range.start) as usize;
+        let made = [p, q].map(|other| {
+            let recipe = plan::recipe(shape, row, slot, &[slot, other])?;
+            let terms: Option<SmallVec<[Term<'_>; 8]>> = recipe
+                .iter()
+                .map(|&(source, factor)| {
+                    let found = read.iter().find(|(read, _)| *read == source)?;
+                    Some((factor, &*found.1))
+                })
+                .collect();
+            let mut made = self.pool.take(len);
+            parity::sum(&mut made, &terms?);
+            Some(made)
+        });
+        match made {
+            [Some(by_q), Some(by_p)] if *by_p == *by_q => Some(by_p),
+            _ => None,
+        }
     }
 
     /// Reads the window from the first leg that has it, and writes it to the legs that differ.

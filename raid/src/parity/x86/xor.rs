@@ -11,44 +11,10 @@ use std::arch::x86_64::{
     _mm512_xor_si512,
 };
 
-use super::Kernel;
+use super::{LANES, cut};
 
 /// `ternarylogic` constant for the exclusive or of three.
 const XOR3: i32 = 0x96;
-/// Registers of a stride: eight of 64 bytes are in flight at once, which hides the latency of memory.
-const LANES: usize = 8;
-
-/// The kernels of this processor, best first.
-pub(super) fn kernels() -> Vec<Kernel> {
-    let mut found = Vec::new();
-    if is_x86_feature_detected!("avx512f") {
-        found.push(Kernel {
-            name: "avx512",
-            // SAFETY: AVX-512F was found; the caller of a kernel passes sources as long as the destination.
-            run: |into, sources, stream| unsafe { avx512(into, sources, stream) },
-        });
-    }
-    if is_x86_feature_detected!("avx2") {
-        found.push(Kernel {
-            name: "avx2",
-            // SAFETY: AVX2 was found, and as above.
-            run: |into, sources, stream| unsafe { avx2(into, sources, stream) },
-        });
-    }
-    found.push(Kernel {
-        name: "sse2",
-        // SAFETY: x86-64 has SSE2, and as above.
-        run: |into, sources, stream| unsafe { sse2(into, sources, stream) },
-    });
-    found
-}
-
-/// The bytes before the first aligned one, those in whole strides, and the rest.
-fn cut(into: &[u8], stride: usize) -> (usize, usize) {
-    let head = into.as_ptr().align_offset(stride / LANES).min(into.len());
-    let body = (into.len() - head) / stride * stride;
-    (head, body)
-}
 
 /// The bytes `range` of the result, one by one: heads and tails are shorter than a stride.
 fn edge(into: &mut [u8], sources: &[&[u8]], range: std::ops::Range<usize>) {
@@ -64,13 +30,13 @@ fn edge(into: &mut [u8], sources: &[&[u8]], range: std::ops::Range<usize>) {
 /// # Safety
 /// The processor has AVX-512F and every source is as long as `into`.
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512(into: &mut [u8], sources: &[&[u8]], stream: bool) {
+pub(super) unsafe fn avx512(into: &mut [u8], sources: &[&[u8]], stream: bool) {
     const STRIDE: usize = 64 * LANES;
     let Some((first, rest)) = sources.split_first() else {
         into.fill(0);
         return;
     };
-    let (head, body) = cut(into, STRIDE);
+    let (head, body) = cut(into, STRIDE / LANES, LANES);
     edge(into, sources, 0..head);
     let (pairs, single) = rest.as_chunks::<2>();
     let mut at = head;
@@ -128,9 +94,9 @@ fn zero512() -> __m512i {
 /// # Safety
 /// The processor has AVX2 and every source is as long as `into`.
 #[target_feature(enable = "avx2")]
-unsafe fn avx2(into: &mut [u8], sources: &[&[u8]], stream: bool) {
+pub(super) unsafe fn avx2(into: &mut [u8], sources: &[&[u8]], stream: bool) {
     const STRIDE: usize = 32 * LANES;
-    let (head, body) = cut(into, STRIDE);
+    let (head, body) = cut(into, STRIDE / LANES, LANES);
     edge(into, sources, 0..head);
     let mut at = head;
     while at < head + body {
@@ -165,9 +131,9 @@ unsafe fn avx2(into: &mut [u8], sources: &[&[u8]], stream: bool) {
 
 /// # Safety
 /// Every source is as long as `into`.
-unsafe fn sse2(into: &mut [u8], sources: &[&[u8]], stream: bool) {
+pub(super) unsafe fn sse2(into: &mut [u8], sources: &[&[u8]], stream: bool) {
     const STRIDE: usize = 16 * LANES;
-    let (head, body) = cut(into, STRIDE);
+    let (head, body) = cut(into, STRIDE / LANES, LANES);
     edge(into, sources, 0..head);
     let mut at = head;
     while at < head + body {
