@@ -1,4 +1,4 @@
-//! RAID-5 parity on one thread, against ISA-L (`xor_gen`).
+//! The parity of RAID-5 and of RAID-6 on one thread, against ISA-L (`xor_gen` and `pq_gen`).
 
 use std::ffi::{c_int, c_void};
 use std::time::Instant;
@@ -23,12 +23,74 @@ struct Rows {
 
 struct Row {
     sources: Vec<Buffer>,
-    parity: Buffer,
+    parities: Vec<Buffer>,
 }
 
+/// How many data blocks and parities, bytes of a block, bytes of all rows, and what the table calls it.
+type Case = (usize, usize, usize, usize, &'static str);
+
+const CASES: [Case; 8] = [
+    (
+        2,
+        1,
+        64 << 10,
+        256 << 10,
+        "RAID-5, 2+1, 64 KiB blocks, in cache",
+    ),
+    (
+        8,
+        1,
+        16 << 10,
+        256 << 10,
+        "RAID-5, 8+1, 16 KiB blocks, in cache",
+    ),
+    (
+        2,
+        1,
+        512 << 10,
+        512 << 20,
+        "RAID-5, 2+1, 512 KiB blocks, in memory",
+    ),
+    (
+        8,
+        1,
+        512 << 10,
+        512 << 20,
+        "RAID-5, 8+1, 512 KiB blocks, in memory",
+    ),
+    (
+        8,
+        2,
+        4 << 10,
+        40 << 10,
+        "RAID-6, 8+2, 4 KiB blocks, in cache",
+    ),
+    (
+        8,
+        2,
+        64 << 10,
+        640 << 10,
+        "RAID-6, 8+2, 64 KiB blocks, in cache",
+    ),
+    (
+        8,
+        2,
+        64 << 10,
+        512 << 20,
+        "RAID-6, 8+2, 64 KiB blocks, in memory",
+    ),
+    (
+        8,
+        2,
+        512 << 10,
+        512 << 20,
+        "RAID-6, 8+2, 512 KiB blocks, in memory",
+    ),
+];
+
 impl Rows {
-    fn new(sources: usize, block: usize, total: usize) -> Self {
-        let count = (total / (block * (sources + 1))).max(1);
+    fn new((sources, parities, block, total, _): Case) -> Self {
+        let count = (total / (block * (sources + parities))).max(1);
         let row = |number: usize| Row {
             sources: (0..sources)
                 .map(|index| {
@@ -36,7 +98,7 @@ impl Rows {
                     Buffer::copy_of(&weft_tests::data::bytes(seed, block))
                 })
                 .collect(),
-            parity: Buffer::zeroed(block),
+            parities: (0..parities).map(|_| Buffer::zeroed(block)).collect(),
         };
         Self {
             rows: (0..count).map(row).collect(),
@@ -68,49 +130,45 @@ impl Rows {
 
 fn ours(row: &mut Row) {
     let sources: Vec<&[u8]> = row.sources.iter().map(|source| &source[..]).collect();
-    weft_raid::parity::xor(&mut row.parity, &sources);
+    match &mut row.parities[..] {
+        [p] => weft_raid::parity::xor(p, &sources),
+        [p, q] => weft_raid::parity::syndrome(p, q, &sources),
+        _ => unreachable!("a row has one parity or two"),
+    }
 }
 
-/// Both must make the same parity before either is timed.
-fn agree(rival: &isal::XorGen) -> Result<()> {
-    let mut rows = Rows::new(8, 64 << 10, 0);
+/// Both must make the same parities before either is timed.
+fn agree(rival: &isal::Isal, rows: &mut Rows) -> Result<()> {
     let row = &mut rows.rows[0];
     ours(row);
-    let own = row.parity.to_vec();
-    row.parity.fill(0);
-    rival.run(&mut row.sources, &mut row.parity);
-    ensure!(own == row.parity[..], "the two disagree");
+    let own: Vec<Vec<u8>> = row.parities.iter().map(|parity| parity.to_vec()).collect();
+    row.parities.iter_mut().for_each(|parity| parity.fill(0));
+    rival.run(&mut row.sources, &mut row.parities);
+    let same = |(own, their): (&Vec<u8>, &Buffer)| own[..] == their[..];
+    ensure!(own.iter().zip(&row.parities).all(same), "the two disagree");
     Ok(())
 }
 
 fn main() -> Result<()> {
-    let rival = isal::XorGen::load();
-    if let Some(rival) = &rival {
-        agree(rival)?;
-    }
+    let rival = isal::Isal::load();
     println!(
-        "RAID-5 parity, GB of data a second on one thread; ours runs on {}\n",
+        "Parity, GB of data a second on one thread; ours runs on {}\n",
         weft_raid::parity::engine()
     );
-    let cases = [
-        (2, 64 << 10, 256 << 10, "2+1, 64 KiB blocks, in cache"),
-        (8, 16 << 10, 256 << 10, "8+1, 16 KiB blocks, in cache"),
-        (2, 512 << 10, 512 << 20, "2+1, 512 KiB blocks, in memory"),
-        (8, 512 << 10, 512 << 20, "8+1, 512 KiB blocks, in memory"),
-    ];
-    for (sources, block, total, title) in cases {
-        let rows = std::cell::RefCell::new(Rows::new(sources, block, total));
-        let mut contest = Contest::new(
-            title,
-            &[Measure::GigabytesPerSecond, Measure::CpuPerGigabyte],
-        );
+    for case in CASES {
+        let rows = std::cell::RefCell::new(Rows::new(case));
+        let measures = [Measure::GigabytesPerSecond, Measure::CpuPerGigabyte];
+        let mut contest = Contest::new(case.4, &measures);
         contest.add("weft", || rows.borrow_mut().turn(ours));
         match &rival {
-            Some(rival) => contest.add("ISA-L xor_gen", || {
-                rows.borrow_mut()
-                    .turn(|row| rival.run(&mut row.sources, &mut row.parity))
-            }),
-            None => contest.note_missing("ISA-L xor_gen"),
+            Some(rival) => {
+                agree(rival, &mut rows.borrow_mut())?;
+                contest.add("ISA-L", || {
+                    let run = |row: &mut Row| rival.run(&mut row.sources, &mut row.parities);
+                    rows.borrow_mut().turn(run)
+                });
+            }
+            None => contest.note_missing("ISA-L"),
         }
         println!("{}", contest.run()?);
     }
