@@ -36,11 +36,11 @@ pub const fn double(value: u8) -> u8 {
 }
 
 /// The product.
-pub fn mul(a: u8, b: u8) -> u8 {
+pub const fn mul(a: u8, b: u8) -> u8 {
     if a == 0 || b == 0 {
         return 0;
     }
-    EXP[usize::from(LOG[usize::from(a)]) + usize::from(LOG[usize::from(b)])]
+    EXP[LOG[a as usize] as usize + LOG[b as usize] as usize]
 }
 
 /// The quotient.

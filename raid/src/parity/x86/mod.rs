@@ -4,11 +4,14 @@
 //! is loaded once and stored once. Loads may be unaligned; streaming stores need an aligned destination, so the walk
 //! starts at its first aligned byte, and what is before and behind is done by the twin's rule.
 
+mod gfni;
 mod products;
 mod xor;
 
 use super::{Kernel, scalar};
 
+/// `ternarylogic` constant for the exclusive or of three.
+const XOR3: i32 = 0x96;
 /// Registers of a stride of the exclusive or: eight of 64 bytes are in flight at once, which hides the latency of memory.
 const LANES: usize = 8;
 
@@ -22,9 +25,9 @@ pub(super) fn kernels() -> Vec<Kernel> {
             // SAFETY: AVX-512F, AVX-512BW and GFNI were found; the caller of a kernel passes slices of one length.
             xor: |into, sources, stream| unsafe { xor::avx512(into, sources, stream) },
             // SAFETY: as above.
-            sum: |into, terms, stream| unsafe { products::sum_gfni(into, terms, stream) },
+            sum: |into, terms, stream| unsafe { gfni::sum(into, terms, stream) },
             // SAFETY: as above.
-            syndrome: |p, q, data, stream| unsafe { products::syndrome_gfni(p, q, data, stream) },
+            syndrome: |p, q, data, stream| unsafe { gfni::syndrome(p, q, data, stream) },
         });
     }
     if wide {

@@ -19,30 +19,24 @@ struct Halves {
     high: [u8; 16],
 }
 
-impl Halves {
-    fn of(factor: u8) -> Self {
-        let mut halves = Self {
-            low: [0; 16],
-            high: [0; 16],
-        };
-        for half in 0..16_u8 {
-            halves.low[usize::from(half)] = field::mul(factor, half);
-            halves.high[usize::from(half)] = field::mul(factor, half << 4);
-        }
-        halves
+/// Those of every factor.
+static HALVES: [Halves; 256] = {
+    let mut table = [Halves {
+        low: [0; 16],
+        high: [0; 16],
+    }; 256];
+    let mut at = 0;
+    while at < 256 * 16 {
+        let (factor, half) = (at / 16, at % 16);
+        table[factor].low[half] = field::mul(factor as u8, half as u8);
+        table[factor].high[half] = field::mul(factor as u8, (half as u8) << 4);
+        at += 1;
     }
-}
+    table
+};
 
-/// The product with `factor` as a matrix of bits, row `i` of the result in byte `7 - i` (Intel's manual, GF2P8AFFINEQB).
-fn matrix(factor: u8) -> i64 {
-    let mut matrix = 0_u64;
-    for bit in 0..8 {
-        let row = (0..8).fold(0, |row, column| {
-            row | ((field::mul(factor, 1 << column) >> bit) & 1) << column
-        });
-        matrix |= u64::from(row) << (8 * (7 - bit));
-    }
-    matrix as i64
+fn halves(factor: u8) -> &'static Halves {
+    &HALVES[usize::from(factor)]
 }
 
 /// A sum of products in one register width.
@@ -146,7 +140,7 @@ macro_rules! syndrome {
 }
 
 /// The bytes `range` of a sum by the twin's rule.
-fn edge(into: &mut [u8], terms: &[Term<'_>], range: std::ops::Range<usize>) {
+pub(super) fn edge(into: &mut [u8], terms: &[Term<'_>], range: std::ops::Range<usize>) {
     let terms: smallvec::SmallVec<[_; 16]> = terms
         .iter()
         .map(|(factor, source)| (*factor, &source[range.clone()]))
@@ -155,7 +149,12 @@ fn edge(into: &mut [u8], terms: &[Term<'_>], range: std::ops::Range<usize>) {
 }
 
 /// The bytes `range` of both parities by the twin's rule.
-fn syndrome_edge(p: &mut [u8], q: &mut [u8], data: &[&[u8]], range: std::ops::Range<usize>) {
+pub(super) fn syndrome_edge(
+    p: &mut [u8],
+    q: &mut [u8],
+    data: &[&[u8]],
+    range: std::ops::Range<usize>,
+) {
     let data: smallvec::SmallVec<[_; 16]> =
         data.iter().map(|source| &source[range.clone()]).collect();
     scalar::syndrome(&mut p[range.clone()], &mut q[range], &data);
@@ -238,16 +237,6 @@ fn double_avx512(value: __m512i, polynomial: __m512i) -> __m512i {
     _mm512_xor_si512(doubled, _mm512_maskz_mov_epi8(overflow, polynomial))
 }
 
-#[target_feature(enable = "avx512f")]
-fn spread_gfni(matrix: &i64) -> __m512i {
-    _mm512_set1_epi64(*matrix)
-}
-
-#[target_feature(enable = "avx512f,gfni")]
-fn product_gfni(value: __m512i, matrix: __m512i) -> __m512i {
-    _mm512_gf2p8affine_epi64_epi8::<0>(value, matrix)
-}
-
 sum!(
     sum_ssse3,
     "ssse3",
@@ -257,7 +246,7 @@ sum!(
     _mm_storeu_si128,
     _mm_stream_si128,
     _mm_xor_si128,
-    Halves::of,
+    halves,
     spread_ssse3,
     product_ssse3
 );
@@ -270,7 +259,7 @@ sum!(
     _mm256_storeu_si256,
     _mm256_stream_si256,
     _mm256_xor_si256,
-    Halves::of,
+    halves,
     spread_avx2,
     product_avx2
 );
@@ -283,22 +272,9 @@ sum!(
     _mm512_storeu_si512,
     _mm512_stream_si512,
     _mm512_xor_si512,
-    Halves::of,
+    halves,
     spread_avx512,
     product_avx512
-);
-sum!(
-    sum_gfni,
-    "avx512f,avx512bw,gfni",
-    __m512i,
-    _mm512_setzero_si512(),
-    _mm512_loadu_si512,
-    _mm512_storeu_si512,
-    _mm512_stream_si512,
-    _mm512_xor_si512,
-    matrix,
-    spread_gfni,
-    product_gfni
 );
 
 syndrome!(
@@ -336,16 +312,4 @@ syndrome!(
     _mm512_stream_si512,
     _mm512_xor_si512,
     double_avx512
-);
-syndrome!(
-    syndrome_gfni,
-    "avx512f,avx512bw,gfni",
-    __m512i,
-    _mm512_setzero_si512(),
-    _mm512_set1_epi64(matrix(2)),
-    _mm512_loadu_si512,
-    _mm512_storeu_si512,
-    _mm512_stream_si512,
-    _mm512_xor_si512,
-    product_gfni
 );

@@ -11,10 +11,7 @@ use std::arch::x86_64::{
     _mm512_xor_si512,
 };
 
-use super::{LANES, cut};
-
-/// `ternarylogic` constant for the exclusive or of three.
-const XOR3: i32 = 0x96;
+use super::{LANES, XOR3, cut};
 
 /// The bytes `range` of the result, one by one: heads and tails are shorter than a stride.
 fn edge(into: &mut [u8], sources: &[&[u8]], range: std::ops::Range<usize>) {
