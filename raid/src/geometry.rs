@@ -93,6 +93,11 @@ impl Geometry {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         let rows = ParityRows::new(level, layout, members, chunk, member_size / chunk);
+        // The field has 255 powers of its generator, one for each.
+        if rows.parities() > 1 && rows.data() > 255 {
+            let why = format!("{level} has at most 257 members, {members} are too many");
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
         let Some(size) = (rows.rows() * chunk).checked_mul(u64::from(rows.data())) else {
             return Err(Error::new(
                 ErrorKind::Invalid,

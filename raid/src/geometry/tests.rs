@@ -225,6 +225,16 @@ fn impossible_arrays_are_refused() {
     };
     assert!(parity(1, CHUNK).is_err() && parity(3, CHUNK - 1).is_err());
     assert!(parity(1900, u64::MAX).is_err());
+    let raid6 = |members| {
+        Geometry::parity(
+            Level::Raid6,
+            ParityLayout::LeftSymmetric,
+            members,
+            CHUNK,
+            CHUNK,
+        )
+    };
+    assert!(raid6(3).is_err() && raid6(4).is_ok() && raid6(257).is_ok() && raid6(258).is_err());
     assert!(Geometry::stripes(&[CHUNK, 5], CHUNK, ZoneLayout::Original).is_err());
     assert!(Geometry::stripes(&[], CHUNK, ZoneLayout::Original).is_err());
 }

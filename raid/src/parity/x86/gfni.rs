@@ -28,6 +28,18 @@ static MATRICES: [u64; 256] = {
     table
 };
 
+/// The products with the powers of the generator.
+static POWERS: [i64; 255] = {
+    let mut table = [0; 255];
+    let (mut power, mut at) = (1, 0);
+    while at < 255 {
+        table[at] = MATRICES[power as usize] as i64;
+        power = field::double(power);
+        at += 1;
+    }
+    table
+};
+
 fn matrix(factor: u8) -> i64 {
     MATRICES[usize::from(factor)] as i64
 }
@@ -111,10 +123,8 @@ pub(super) unsafe fn syndrome(p: &mut [u8], q: &mut [u8], data: &[&[u8]], stream
     // Both must be aligned to be streamed.
     let stream = stream && q[head..].as_ptr().align_offset(WIDTH) == 0;
     syndrome_edge(p, q, data, 0..head);
-    let powers = (0..).map(field::power).take(data.len());
-    let factors: SmallVec<[i64; 16]> = powers.map(matrix).collect();
     let (pairs, single) = data.as_chunks::<2>();
-    let (pair_factors, single_factor) = factors.as_chunks::<2>();
+    let (pair_factors, single_factor) = POWERS[..data.len()].as_chunks::<2>();
     let mut at = head;
     while at < head + body {
         let mut ps = [_mm512_setzero_si512(); LANES];
