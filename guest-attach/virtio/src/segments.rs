@@ -1,12 +1,11 @@
 //! Copies between scattered guest memory and our own.
 
-use smallvec::SmallVec;
 use weft_block::Segment;
 
 /// Copies the first bytes of `segments` out; how many there were.
 ///
 /// The segments come from a [`Chain`](crate::queue::Chain) whose memory the caller keeps.
-pub(crate) fn copy_out(segments: &[Segment], into: &mut [u8]) -> usize {
+pub(crate) fn copy_out(segments: impl IntoIterator<Item = Segment>, into: &mut [u8]) -> usize {
     let mut done = 0;
     for segment in segments {
         let take = segment.len.min(into.len() - done);
@@ -23,7 +22,7 @@ pub(crate) fn copy_out(segments: &[Segment], into: &mut [u8]) -> usize {
 }
 
 /// Copies `bytes` into the first bytes of `segments`; how many fitted.
-pub(crate) fn copy_in(segments: &[Segment], bytes: &[u8]) -> usize {
+pub(crate) fn copy_in(segments: impl IntoIterator<Item = Segment>, bytes: &[u8]) -> usize {
     let mut done = 0;
     for segment in segments {
         let take = segment.len.min(bytes.len() - done);
@@ -39,30 +38,28 @@ pub(crate) fn copy_in(segments: &[Segment], bytes: &[u8]) -> usize {
     done
 }
 
-/// The segments without their first `skip` and last `cut` bytes.
-pub(crate) fn trimmed(segments: &[Segment], skip: u64, cut: u64) -> SmallVec<[Segment; 4]> {
-    let total: u64 = segments.iter().map(|segment| segment.len as u64).sum();
-    let mut left = total.saturating_sub(skip).saturating_sub(cut);
-    let mut skip = skip;
-    let mut kept = SmallVec::new();
-    for segment in segments {
-        if left == 0 {
-            break;
-        }
+/// `len` bytes of the segments, or as many as there are, without their first `skip`; none is empty.
+pub(crate) fn part(
+    segments: &[Segment],
+    mut skip: u64,
+    len: u64,
+) -> impl Iterator<Item = Segment> {
+    let mut left = len;
+    segments.iter().filter_map(move |segment| {
         let len = segment.len as u64;
-        if skip >= len {
-            skip -= len;
-            continue;
+        if left == 0 || skip >= len {
+            skip = skip.saturating_sub(len);
+            return None;
         }
         let take = left.min(len - skip);
-        kept.push(Segment {
-            // SAFETY: `skip` lies inside the segment.
-            start: unsafe { segment.start.add(skip as usize) },
-            len: take as usize,
-        });
+        // SAFETY: `skip` lies inside the segment.
+        let start = unsafe { segment.start.add(skip as usize) };
         (skip, left) = (0, left - take);
-    }
-    kept
+        Some(Segment {
+            start,
+            len: take as usize,
+        })
+    })
 }
 
 #[cfg(test)]
@@ -71,7 +68,7 @@ mod tests {
     use std::ptr::NonNull;
 
     #[test]
-    fn trims_and_copies_across_segments() {
+    fn takes_parts_and_copies_across_segments() {
         let mut parts = [*b"abcd", *b"efgh", *b"ijkl"];
         let segments: Vec<Segment> = parts
             .iter_mut()
@@ -81,11 +78,11 @@ mod tests {
             })
             .collect();
         let mut bytes = [0; 6];
-        assert_eq!(copy_out(&trimmed(&segments, 3, 3), &mut bytes), 6);
+        assert_eq!(copy_out(part(&segments, 3, 6), &mut bytes), 6);
         assert_eq!(&bytes, b"defghi");
-        assert_eq!(copy_in(&trimmed(&segments, 5, 0), b"0123456789"), 7);
-        assert!(trimmed(&segments, 12, 0).is_empty());
-        assert!(trimmed(&segments, 8, 5).is_empty());
+        assert_eq!(copy_in(part(&segments, 5, u64::MAX), b"0123456789"), 7);
+        assert_eq!(part(&segments, 12, 5).count(), 0);
+        assert_eq!(part(&segments, 8, 0).count(), 0);
         assert_eq!(parts, [*b"abcd", *b"e012", *b"3456"]);
     }
 }

@@ -17,6 +17,9 @@ pub struct Segment {
     pub len: usize,
 }
 
+/// Most requests are of one run or two; more take an allocation, which they are large enough to pay for.
+type Segments = SmallVec<[Segment; 2]>;
+
 /// Scattered memory that a request reads from or writes to.
 ///
 /// The memory belongs to an owner (a [`Buffer`], a guest's RAM) that the vector keeps alive, and may change under a
@@ -25,7 +28,7 @@ pub struct Segment {
 /// with the kernel's or a guest's access yields unspecified bytes and nothing worse.
 #[derive(Debug, Clone)]
 pub struct IoVec {
-    segments: SmallVec<[Segment; 4]>,
+    segments: Segments,
     len: usize,
     owner: Option<Rc<dyn Any>>,
 }
@@ -60,7 +63,7 @@ impl IoVec {
         segments: impl IntoIterator<Item = Segment>,
         owner: Rc<dyn Any>,
     ) -> Self {
-        let segments: SmallVec<[Segment; 4]> = segments
+        let segments: Segments = segments
             .into_iter()
             .filter(|segment| segment.len > 0)
             .collect();

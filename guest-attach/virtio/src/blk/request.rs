@@ -9,7 +9,7 @@ use super::config::{ID_LEN, MAX_DISCARD_SECTORS};
 use super::{BlkModel, config};
 use crate::GuestMemory;
 use crate::queue::{Chain, QueueError};
-use crate::segments::{copy_in, copy_out, trimmed};
+use crate::segments::{copy_in, copy_out, part};
 
 /// `struct virtio_blk_outhdr`: type, reserved, sector.
 const HEADER: u64 = 16;
@@ -55,7 +55,7 @@ impl Reply {
             Err(error) if error.kind() == ErrorKind::Unsupported => bind::VIRTIO_BLK_S_UNSUPP,
             Err(_) => bind::VIRTIO_BLK_S_IOERR,
         };
-        copy_in(&[self.status], &[status as u8]);
+        copy_in([self.status], &[status as u8]);
         Used {
             head: self.head,
             written: self.written,
@@ -72,20 +72,23 @@ impl BlkModel {
     pub fn parse(&self, chain: &Chain, memory: &Rc<GuestMemory>) -> Result<Step, QueueError> {
         let head = chain.head();
         let mut header = [0; HEADER as usize];
-        if copy_out(chain.readable(), &mut header) < header.len() {
+        if copy_out(part(chain.readable(), 0, HEADER), &mut header) < header.len() {
             let what = "a request header";
             return Err(QueueError::Incomplete { head, what });
         }
-        let status = chain.writable_len().checked_sub(STATUS);
-        let status = status.map(|before| trimmed(chain.writable(), before, 0));
-        let Some([status]) = status.as_deref() else {
+        let Some(last) = chain.writable().last() else {
             let what = "a status byte";
             return Err(QueueError::Incomplete { head, what });
+        };
+        let status = Segment {
+            // SAFETY: a chain's segments are not empty, so its last byte lies in it.
+            start: unsafe { last.start.add(last.len - 1) },
+            len: 1,
         };
         let reply = Reply {
             head,
             written: chain.writable_len() as u32,
-            status: *status,
+            status,
             _memory: memory.clone(),
         };
         let kind = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
@@ -109,19 +112,21 @@ impl BlkModel {
         chain: &Chain,
         memory: &Rc<GuestMemory>,
     ) -> Result<Option<Request>> {
-        let vector = |segments| {
-            // SAFETY: a chain's segments are mapped while `memory` lives, and nobody makes references to guest memory.
-            unsafe { IoVec::from_segments(segments, memory.clone()) }
-        };
+        // A chain without its status byte was refused before.
+        let writable = chain.writable_len() - STATUS;
         let request = match kind {
             bind::VIRTIO_BLK_T_IN => {
-                let data = trimmed(chain.writable(), 0, STATUS);
-                Request::read(bytes(sector)?, vector(data))
+                let data = part(chain.writable(), 0, writable);
+                // SAFETY: a chain's segments are mapped while `memory` lives, and nobody makes references to guest memory.
+                let data = unsafe { IoVec::from_segments(data, memory.clone()) };
+                Request::read(bytes(sector)?, data)
             }
             bind::VIRTIO_BLK_T_OUT => {
                 self.check_writable()?;
-                let data = trimmed(chain.readable(), HEADER, 0);
-                let mut request = Request::write(bytes(sector)?, vector(data));
+                let data = part(chain.readable(), HEADER, u64::MAX);
+                // SAFETY: as above.
+                let data = unsafe { IoVec::from_segments(data, memory.clone()) };
+                let mut request = Request::write(bytes(sector)?, data);
                 request.op = Op::Write {
                     fua: self.writes_through(),
                 };
@@ -130,7 +135,7 @@ impl BlkModel {
             bind::VIRTIO_BLK_T_FLUSH => Request::flush(),
             bind::VIRTIO_BLK_T_GET_ID => {
                 let id: [u8; ID_LEN] = self.id();
-                copy_in(&trimmed(chain.writable(), 0, STATUS), &id);
+                copy_in(part(chain.writable(), 0, writable), &id);
                 return Ok(None);
             }
             bind::VIRTIO_BLK_T_DISCARD if self.features() & config::F_DISCARD != 0 => {
@@ -169,8 +174,8 @@ impl BlkModel {
 /// The one range of a discard or write-zeroes: bytes from, bytes long, flags.
 fn range(chain: &Chain) -> Result<(u64, u64, u32)> {
     let mut range = [0; RANGE as usize];
-    let payload = trimmed(chain.readable(), HEADER, 0);
-    if copy_out(&payload, &mut range) < range.len() || chain.readable_len() > HEADER + RANGE {
+    let payload = part(chain.readable(), HEADER, RANGE);
+    if copy_out(payload, &mut range) < range.len() || chain.readable_len() > HEADER + RANGE {
         return Err(Error::new(
             ErrorKind::Invalid,
             "a request takes exactly one range",

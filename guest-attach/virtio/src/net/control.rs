@@ -4,7 +4,7 @@ use virtio_bindings::virtio_net as bind;
 
 use super::NetModel;
 use crate::queue::{Chain, QueueError, SplitQueue};
-use crate::segments::{copy_in, copy_out, trimmed};
+use crate::segments::{copy_in, copy_out, part};
 
 /// The most bytes of a command that are looked at: the class, the command and the longest argument that matters.
 const COMMAND: usize = 4;
@@ -37,14 +37,14 @@ pub fn control(
         });
     }
     let mut command = [0; COMMAND];
-    let len = copy_out(chain.readable(), &mut command);
+    let len = copy_out(part(chain.readable(), 0, u64::MAX), &mut command);
     let answer = answer(model, &command[..len]);
     let status = match answer {
         Some(_) => bind::VIRTIO_NET_OK,
         None => bind::VIRTIO_NET_ERR,
     };
-    let last = trimmed(chain.writable(), chain.writable_len() - 1, 0);
-    copy_in(&last, &[status as u8]);
+    let last = part(chain.writable(), chain.writable_len() - 1, 1);
+    copy_in(last, &[status as u8]);
     queue.push(chain.head(), chain.writable_len() as u32);
     Ok(answer.unwrap_or(Answer::Done))
 }

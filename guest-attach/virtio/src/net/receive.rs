@@ -7,7 +7,7 @@ use weft_block::{IoVec, Segment};
 
 use super::{Counts, FRAMES_PER_TURN, HEADER, LONGEST_FRAME, NetPort, Progress};
 use crate::queue::{Chain, QueueError, SplitQueue};
-use crate::segments::{copy_in, trimmed};
+use crate::segments::{copy_in, part};
 
 /// Offset of `num_buffers` in the header.
 const NUM_BUFFERS: u64 = 10;
@@ -187,7 +187,7 @@ impl Receive {
             .iter()
             .flat_map(|chain| chain.writable().iter().copied())
             .collect();
-        copy_in(&trimmed(&segments, direct, 0), &rest);
+        copy_in(part(&segments, direct, u64::MAX), &rest);
     }
 
     /// Pushes the buffers that `len` bytes fill.
@@ -210,7 +210,7 @@ impl Receive {
             && self.header == HEADER
         {
             let count = (filled.len() as u16).to_le_bytes();
-            copy_in(&trimmed(first.writable(), NUM_BUFFERS, 0), &count);
+            copy_in(part(first.writable(), NUM_BUFFERS, 2), &count);
         }
         for (head, part) in filled {
             queue.push(head, part);

@@ -13,7 +13,7 @@ pub const MAX_CHAIN: u16 = 1024;
 #[derive(Debug, Clone)]
 pub struct Chain {
     head: u16,
-    segments: SmallVec<[Segment; 6]>,
+    segments: SmallVec<[Segment; 4]>,
     /// How many of the segments are readable.
     readable: usize,
     readable_len: u64,
