@@ -30,8 +30,9 @@ pub(crate) use lane::Lane;
 use locks::RangeLocks;
 pub(crate) use meta::{Due, Meta, Step};
 pub(crate) use state::{Dirt, Duty, Member, MemberId, Run, State, done_bytes};
+pub(crate) use sync::Scrubbing;
 pub(crate) use sync::progress;
-pub use sync::{Progress, SyncAction, Syncer};
+pub use sync::{Mismatch, Progress, Scrub, ScrubReport, SyncAction, Syncer};
 
 use crate::geometry::{Geometry, Shape};
 use crate::superblock::Superblock;

@@ -35,7 +35,7 @@ pub mod plan;
 mod status;
 pub mod superblock;
 
-pub use array::{Array, Progress, SyncAction, Syncer};
+pub use array::{Array, Mismatch, Progress, Scrub, ScrubReport, SyncAction, Syncer};
 pub use assemble::{AssembleOptions, assemble};
 pub use bad_blocks::parse_bad_blocks;
 pub use create::{CreateOptions, DEFAULT_CHUNK, MemberDevice, create};

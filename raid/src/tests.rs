@@ -6,3 +6,4 @@ mod harness;
 mod healing;
 mod members;
 mod power;
+mod scrub;

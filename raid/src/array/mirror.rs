@@ -221,7 +221,7 @@ impl Lane {
 
     /// Reads a range from the first leg that has it and rewrites it on the legs before that have not. The range is
     /// held. `last` is asked last: it has just failed.
-    async fn mirror_copy(
+    pub(crate) async fn mirror_copy(
         &self,
         request: &Request,
         last: Option<MemberId>,

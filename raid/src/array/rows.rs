@@ -136,7 +136,13 @@ impl Lane {
 
     /// What the member of `slot` holds in a range that it could not be read in at once: by halves, down to the blocks
     /// that are bad, which are made from the others and written back. The range is held.
-    async fn mend(&self, slot: u32, id: MemberId, offset: u64, len: u64) -> Result<Buffer> {
+    pub(crate) async fn mend(
+        &self,
+        slot: u32,
+        id: MemberId,
+        offset: u64,
+        len: u64,
+    ) -> Result<Buffer> {
         let range = offset..offset + len;
         let route = self.route();
         let reads = self

@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use weft_block::{BlockDevice, ErrorKind, SECTOR};
 
+use super::Scrubbing;
 use super::intent::Intent;
 use crate::geometry::Geometry;
 use crate::superblock::{Role, Superblock, Timestamp};
@@ -105,6 +106,8 @@ pub(crate) struct State {
     pub(crate) resync_unreadable: bool,
     /// Bytes that this resync had to do when it began.
     pub(crate) resync_total: u64,
+    /// The scrub that runs, or the last one.
+    pub(crate) scrubbing: Option<Scrubbing>,
     /// The superblocks do not know yet that a resync is done.
     pub(crate) unsettled: bool,
     /// Work of several steps that is under way.
@@ -135,6 +138,7 @@ impl State {
             resync_cursor: 0,
             resync_unreadable: false,
             resync_total: 0,
+            scrubbing: None,
             unsettled: false,
             in_flight: 0,
             writing: 0,

@@ -1,15 +1,19 @@
-//! Resync after an unclean stop and rebuild of members, in slices.
+//! Resync after an unclean stop, rebuild of members, check and repair, in slices.
 //!
 //! A step holds its range of member space alone, so foreground requests elsewhere go on beside it, and those in the
 //! range wait no longer than the slice takes. Who drives the steps decides the rate; the crate has no clock.
 
 mod recover;
 mod resync;
+mod scrub;
 
 use std::ops::Range;
 use std::rc::Rc;
 
 use weft_block::{Result, Spawner};
+
+pub(crate) use scrub::Scrubbing;
+pub use scrub::{Mismatch, Scrub, ScrubReport};
 
 use super::writing::InFlight;
 use super::{Array, Lane, State, done_bytes};
@@ -29,6 +33,10 @@ pub enum SyncAction {
     Resync,
     /// A member.
     Recover,
+    /// Nothing: the members are compared.
+    Check,
+    /// What the members disagree on.
+    Repair,
 }
 
 impl SyncAction {
@@ -38,6 +46,8 @@ impl SyncAction {
             Self::Idle => "idle",
             Self::Resync => "resync",
             Self::Recover => "recover",
+            Self::Check => "check",
+            Self::Repair => "repair",
         }
     }
 }
@@ -83,8 +93,20 @@ pub(crate) fn progress(state: &State, geometry: &Geometry) -> Progress {
             done: done_bytes(&done),
             total: geometry.member_size(),
         },
-        None => Progress::IDLE,
+        None => scrub_progress(state, geometry).unwrap_or(Progress::IDLE),
     }
+}
+
+fn scrub_progress(state: &State, geometry: &Geometry) -> Option<Progress> {
+    let scrubbing = state.scrubbing.as_ref()?;
+    Some(Progress {
+        action: match scrubbing.report.scrub {
+            Scrub::Check => SyncAction::Check,
+            Scrub::Repair | Scrub::RepairFromData => SyncAction::Repair,
+        },
+        done: scrubbing.cursor?,
+        total: geometry.member_size(),
+    })
 }
 
 /// Drives resync and rebuild of one array from one thread.
@@ -113,7 +135,7 @@ impl Array {
 
 impl Syncer {
     /// Does at most `most` bytes of each member (64 KiB at least, 4 MiB at most) of what is to be done next: resync
-    /// before rebuild; a spare takes a free slot first. The answer says what is left afterwards; idle means nothing.
+    /// before rebuild before a scrub; a spare takes a free slot first. The answer says what is left afterwards; idle means nothing.
     /// The step runs to its end even if the future is dropped.
     ///
     /// # Errors
@@ -146,6 +168,7 @@ impl Syncer {
                 SyncAction::Idle => return Ok(Progress::IDLE),
                 SyncAction::Resync => lane.resync_step(most).await?,
                 SyncAction::Recover => lane.recover_step(most).await?,
+                SyncAction::Check | SyncAction::Repair => lane.scrub_step(most).await?,
             }
             Ok(progress(&lane.shared.state(), &lane.shared.geometry))
         })

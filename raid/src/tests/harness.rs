@@ -165,7 +165,13 @@ impl Rig {
         self.disks[index].peek(start + offset, len)
     }
 
-    /// Whether every row's members make zero together, or all legs are equal.
+    /// Changes bytes of member `index` behind the array's back.
+    pub(crate) fn poke(&self, index: usize, offset: u64, bytes: &[u8]) {
+        let start = crate::fields::le64(&self.disks[index].peek(4096, 512), 128) * SECTOR;
+        self.disks[index].poke(start + offset, bytes);
+    }
+
+    /// Whether every row's parities are those of its data, or all legs are equal.
     pub(crate) fn is_consistent(&self, array: &Array, members: &[usize]) -> bool {
         let size = array.geometry().member_size() as usize;
         let data: Vec<Vec<u8>> = members

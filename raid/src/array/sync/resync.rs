@@ -197,7 +197,8 @@ impl Lane {
         let route = self.route();
         if let ([slot], Some(made)) = (unreadable, self.agreed(range, unreadable, parities, read)) {
             let legs: SmallVec<[&Leg; 4]> = route.legs[*slot as usize].iter().collect();
-            return self.rewrite(&legs, range.start, made.into()).await;
+            self.rewrite(&legs, range.start, made.into()).await?;
+            return Ok(Outcome::Agree);
         }
         let lost = unreadable.iter().chain(parities);
         let legs = lost.filter_map(|&slot| route.legs[slot as usize].as_ref());
@@ -278,11 +279,12 @@ impl Lane {
             .iter()
             .filter_map(|&slot| route.legs[slot as usize].as_ref())
             .collect();
-        self.rewrite(&legs, range.start, first.into()).await
+        self.rewrite(&legs, range.start, first.into()).await?;
+        Ok(Outcome::Agree)
     }
 
     /// Writes the same data to legs; those that do not take it are failed.
-    async fn rewrite(&self, legs: &[&Leg], offset: u64, data: IoVec) -> Result<Outcome> {
+    pub(super) async fn rewrite(&self, legs: &[&Leg], offset: u64, data: IoVec) -> Result<()> {
         let sent: SmallVec<[_; 4]> = legs
             .iter()
             .map(|leg| (leg.id, leg.submit(Request::write(offset, data.clone()))))
@@ -301,7 +303,6 @@ impl Lane {
             .filter(|leg| leg.is_bad(&range))
             .map(|leg| leg.id)
             .collect();
-        self.clear_lost(&healed, &range).await?;
-        Ok(Outcome::Agree)
+        self.clear_lost(&healed, &range).await
     }
 }

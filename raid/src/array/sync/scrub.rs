@@ -1,0 +1,366 @@
+//! Check and repair: whether the members agree, who lies if they do not, and making the liar say what the others do.
+//!
+//! Nothing is ever made to agree with the odd one out: where it cannot be known who is right, it is said and left, unless
+//! the caller takes the data for true.
+
+use std::ops::Range;
+
+use futures_util::future::join_all;
+use smallvec::SmallVec;
+use weft_block::{Error, ErrorKind, IoVec, Request, Result};
+
+use super::{has_parity, windows};
+use crate::array::lane::{Lane, Leg};
+use crate::array::state::MemberId;
+use crate::array::{Array, State};
+use crate::geometry::Shape;
+use crate::parity;
+use crate::plan::{self, Verdict};
+
+/// Places that a report names; the rest is counted.
+const MOST_NAMED: usize = 64;
+
+/// What a scrub does about what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scrub {
+    /// It is counted and located.
+    Check,
+    /// Whoever is known to lie is rewritten.
+    Repair,
+    /// And where nobody is known to lie, the data, or the first leg, is taken for true.
+    RepairFromData,
+}
+
+/// Blocks of one place that do not agree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// First byte in the members' data.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// The slots that lie; none if it cannot be known.
+    pub liars: SmallVec<[u32; 2]>,
+    /// Whether the members agree there now.
+    pub repaired: bool,
+}
+
+/// What a scrub has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// What was asked for.
+    pub scrub: Scrub,
+    /// Whether it went to the end.
+    pub complete: bool,
+    /// Blocks, of the members' logical block size, that do not agree.
+    pub mismatches: u64,
+    /// Those of them for which it is known who lies.
+    pub located: u64,
+    /// Those of them that agree now.
+    pub repaired: u64,
+    /// Blocks that could not be read and not be made.
+    pub unreadable: u64,
+    /// The first of the places.
+    pub places: Vec<Mismatch>,
+}
+
+/// A scrub that runs or has run.
+#[derive(Debug, Clone)]
+pub(crate) struct Scrubbing {
+    /// Bytes of member space that are done, while it runs.
+    pub(crate) cursor: Option<u64>,
+    pub(crate) report: ScrubReport,
+}
+
+impl State {
+    /// Notes what was found, if the scrub still runs.
+    fn found(&mut self, block: u64, mismatch: Mismatch) {
+        let Some(scrubbing) = &mut self.scrubbing else {
+            return;
+        };
+        let blocks = mismatch.len / block;
+        let report = &mut scrubbing.report;
+        report.mismatches += blocks;
+        report.located += blocks * u64::from(!mismatch.liars.is_empty());
+        report.repaired += blocks * u64::from(mismatch.repaired);
+        if report.places.len() < MOST_NAMED {
+            report.places.push(mismatch);
+        }
+    }
+}
+
+impl Array {
+    /// Begins to compare all members; a [`Syncer`](super::Syncer) does it, after resync and rebuild.
+    ///
+    /// # Errors
+    /// `Invalid` for RAID-0 or a lone leg, which have nothing to compare, `Degraded` while a member is away, `Busy` while
+    /// another scrub runs.
+    pub fn scrub(&self, scrub: Scrub) -> Result<()> {
+        let name = &self.shared.name;
+        let refuse = |kind, why: &str| Err(Error::new(kind, format!("array {name} {why}")));
+        if let Some(refusal) = self.shared.refusal() {
+            return Err(refusal);
+        }
+        if self.shared.geometry.tolerates() == 0 {
+            return refuse(
+                ErrorKind::Invalid,
+                "has no redundancy, so there is nothing to compare",
+            );
+        }
+        let mut state = self.shared.state();
+        if !state.is_whole(&self.shared.geometry) {
+            return refuse(
+                ErrorKind::Degraded,
+                "lacks a member; it can be compared once it is whole",
+            );
+        }
+        if state
+            .scrubbing
+            .as_ref()
+            .is_some_and(|running| running.cursor.is_some())
+        {
+            return refuse(ErrorKind::Busy, "is being compared already");
+        }
+        state.scrubbing = Some(Scrubbing {
+            cursor: Some(0),
+            report: ScrubReport {
+                scrub,
+                complete: false,
+                mismatches: 0,
+                located: 0,
+                repaired: 0,
+                unreadable: 0,
+                places: Vec::new(),
+            },
+        });
+        Ok(())
+    }
+
+    /// What the last scrub has found, or the one that runs has so far.
+    pub fn scrub_report(&self) -> Option<ScrubReport> {
+        let state = self.shared.state();
+        state
+            .scrubbing
+            .as_ref()
+            .map(|scrubbing| scrubbing.report.clone())
+    }
+
+    /// Ends a scrub that runs; what it found stays.
+    pub fn end_scrub(&self) {
+        if let Some(scrubbing) = &mut self.shared.state().scrubbing {
+            scrubbing.cursor = None;
+        }
+    }
+}
+
+impl Lane {
+    /// Compares up to `most` bytes of each member.
+    pub(super) async fn scrub_step(&self, most: u64) -> Result<()> {
+        let size = self.shared.geometry.member_size();
+        let next = {
+            let mut state = self.shared.state();
+            let whole = state.is_whole(&self.shared.geometry);
+            let Some(scrubbing) = &mut state.scrubbing else {
+                return Ok(());
+            };
+            if !whole {
+                // It was lost meanwhile: what is left cannot be compared.
+                scrubbing.cursor = None;
+            }
+            scrubbing
+                .cursor
+                .map(|start| (start..size.min(start + most), scrubbing.report.scrub))
+        };
+        let Some((range, scrub)) = next else {
+            return Ok(());
+        };
+        {
+            let _guard = self.shared.locks.exclusive(range.clone()).await;
+            for result in join_all(windows(&range).map(|part| self.scrub_window(part, scrub))).await
+            {
+                result?;
+            }
+        }
+        let mut state = self.shared.state();
+        if let Some(scrubbing) = &mut state.scrubbing
+            && scrubbing.cursor == Some(range.start)
+        {
+            scrubbing.report.complete = range.end >= size;
+            scrubbing.cursor = Some(range.end).filter(|&end| end < size);
+        }
+        Ok(())
+    }
+
+    /// Compares a window, row by row.
+    async fn scrub_window(&self, range: Range<u64>, scrub: Scrub) -> Result<()> {
+        let chunk = match self.shared.geometry.shape() {
+            Shape::Parity(rows) => rows.chunk(),
+            _ => u64::MAX,
+        };
+        let mut start = range.start;
+        while start < range.end {
+            let row_end = (start / chunk).saturating_add(1).saturating_mul(chunk);
+            let end = range.end.min(row_end);
+            self.scrub_part(start..end, scrub).await?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Compares a part that lies in one row: as a whole first, since nearly all of it agrees.
+    async fn scrub_part(&self, range: Range<u64>, scrub: Scrub) -> Result<()> {
+        let route = self.route();
+        let len = range.end - range.start;
+        let slots = 0..self.shared.geometry.members();
+        let reads = self.read_slots(&route, slots, range.start, len).await;
+        let block = self.shared.block as u64;
+        if !reads.failed.is_empty() {
+            let gone = reads.failed.into_iter().filter_map(|(slot, id, error)| {
+                let offline = error.kind() == ErrorKind::Offline;
+                Some((slot, id?, error)).filter(|_| offline)
+            });
+            let gone: Vec<(MemberId, Error)> = gone.map(|(_, id, error)| (id, error)).collect();
+            let lost = !gone.is_empty();
+            self.fail_members(gone).await?;
+            if lost || len > block {
+                return self.scrub_halves(range, scrub, lost).await;
+            }
+            return self.scrub_unreadable(range).await;
+        }
+        let blocks: SmallVec<[(u32, &[u8]); 8]> = reads
+            .buffers
+            .iter()
+            .map(|(slot, buffer)| (*slot, &**buffer))
+            .collect();
+        let verdict = self.judge(range.start, &blocks);
+        drop(blocks);
+        if verdict != Verdict::Agree && len > block {
+            reads
+                .buffers
+                .into_iter()
+                .for_each(|(_, buffer)| self.pool.put(buffer));
+            return self.scrub_halves(range, scrub, false).await;
+        }
+        let mut mismatch = match verdict {
+            Verdict::Agree => None,
+            Verdict::Lies(liars) => Some((liars.clone(), liars)),
+            Verdict::Unknown => Some((SmallVec::new(), self.to_trust(range.start))),
+        };
+        if let Some((liars, wrong)) = mismatch.take() {
+            let repairs = match scrub {
+                Scrub::Check => false,
+                Scrub::Repair => !liars.is_empty(),
+                Scrub::RepairFromData => true,
+            };
+            if repairs {
+                self.scrub_rewrite(&range, &wrong).await?;
+            }
+            let (offset, repaired) = (range.start, repairs);
+            let found = Mismatch {
+                offset,
+                len,
+                liars,
+                repaired,
+            };
+            self.shared.state().found(block, found);
+        }
+        reads
+            .buffers
+            .into_iter()
+            .for_each(|(_, buffer)| self.pool.put(buffer));
+        Ok(())
+    }
+
+    async fn scrub_halves(&self, range: Range<u64>, scrub: Scrub, lost: bool) -> Result<()> {
+        if lost {
+            // The next step sees that a member is away.
+            return Ok(());
+        }
+        let block = self.shared.block as u64;
+        let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(block);
+        for half in [range.start..middle, middle..range.end] {
+            Box::pin(self.scrub_part(half, scrub)).await?;
+        }
+        Ok(())
+    }
+
+    /// A block of some member cannot be read: it is made from the others and written back, as any reader would do.
+    async fn scrub_unreadable(&self, range: Range<u64>) -> Result<()> {
+        let route = self.route();
+        let len = range.end - range.start;
+        let mut lost = false;
+        for leg_slot in 0..self.shared.geometry.members() {
+            let Some(leg) = &route.legs[leg_slot as usize] else {
+                continue;
+            };
+            let mended = match has_parity(&self.shared.geometry) {
+                true => self
+                    .mend(leg_slot, leg.id, range.start, len)
+                    .await
+                    .map(|made| self.pool.put(made)),
+                false => {
+                    let read = Request::read(range.start, self.pool.take(len as usize).into());
+                    self.mirror_copy(&read, Some(leg.id)).await
+                }
+            };
+            lost |= mended.is_err();
+        }
+        if lost && let Some(scrubbing) = &mut self.shared.state().scrubbing {
+            scrubbing.report.unreadable += 1;
+        }
+        Ok(())
+    }
+
+    fn judge(&self, offset: u64, blocks: &[(u32, &[u8])]) -> Verdict {
+        match self.shared.geometry.shape() {
+            Shape::Parity(rows) => plan::judge_row(rows, offset / rows.chunk(), blocks),
+            _ => plan::judge_copies(blocks),
+        }
+    }
+
+    /// The slots that are made anew if the data, or the first leg, is taken for true.
+    fn to_trust(&self, offset: u64) -> SmallVec<[u32; 2]> {
+        match self.shared.geometry.shape() {
+            Shape::Parity(rows) => rows.parity_slots(offset / rows.chunk()).collect(),
+            _ => (1..self.shared.geometry.members()).collect(),
+        }
+    }
+
+    /// Makes the blocks of slots from the others and writes them; members that do not take them are failed.
+    async fn scrub_rewrite(&self, range: &Range<u64>, wrong: &[u32]) -> Result<()> {
+        let (offset, len) = (range.start, range.end - range.start);
+        let route = self.route();
+        let rest = (0..self.shared.geometry.members()).filter(|slot| !wrong.contains(slot));
+        let reads = self.read_slots(&route, rest, offset, len).await;
+        for &slot in wrong {
+            let mut made = self.pool.take(len as usize);
+            match self.shared.geometry.shape() {
+                Shape::Parity(rows) => {
+                    let row = offset / rows.chunk();
+                    let Some(recipe) = plan::recipe(rows, row, slot, wrong) else {
+                        continue;
+                    };
+                    let terms: Option<SmallVec<[parity::Term<'_>; 8]>> = recipe
+                        .iter()
+                        .map(|&(source, factor)| {
+                            let found = reads.buffers.iter().find(|(read, _)| *read == source)?;
+                            Some((factor, &*found.1))
+                        })
+                        .collect();
+                    let Some(terms) = terms else { continue };
+                    parity::sum(&mut made, &terms);
+                }
+                _ => match reads.buffers.first() {
+                    Some((_, right)) => made.copy_from_slice(right),
+                    None => continue,
+                },
+            }
+            let legs: SmallVec<[&Leg; 4]> = route.legs[slot as usize].iter().collect();
+            self.rewrite(&legs, offset, IoVec::from(made)).await?;
+        }
+        reads
+            .buffers
+            .into_iter()
+            .for_each(|(_, buffer)| self.pool.put(buffer));
+        Ok(())
+    }
+}
