@@ -86,6 +86,19 @@ pub(crate) enum RaidCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Compare an array's members, in the background; `show` tells what was found
+    Check {
+        /// The array
+        name: String,
+    },
+    /// Compare an array's members and rewrite those that are known to be wrong
+    Repair {
+        /// The array
+        name: String,
+        /// Where it cannot be known which member is wrong, take the data, or a mirror's first leg, for true
+        #[arg(long)]
+        from_data: bool,
+    },
     /// Wait until an array has nothing to do in the background
     Wait {
         /// The array

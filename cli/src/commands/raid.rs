@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weft_service::api::{
-    Array, Examination, RaidAssemble, RaidCreate, RaidMember, Result, SyncAction,
+    Array, Examination, RaidAssemble, RaidCreate, RaidMember, RaidRepair, Result, SyncAction,
 };
 
 use super::{Nothing, disk_argument, disk_arguments};
@@ -64,6 +64,17 @@ pub(super) async fn run(client: &Client, output: &Output, command: RaidCommand) 
             };
             let array: Array = client
                 .post(&format!("/v1/raid/{name}/add"), &request)
+                .await?;
+            output.show(&array, details::array);
+        }
+        RaidCommand::Check { name } => {
+            let array: Array = client.post(&format!("/v1/raid/{name}/check"), &()).await?;
+            output.show(&array, details::array);
+        }
+        RaidCommand::Repair { name, from_data } => {
+            let request = RaidRepair { from_data };
+            let array: Array = client
+                .post(&format!("/v1/raid/{name}/repair"), &request)
                 .await?;
             output.show(&array, details::array);
         }

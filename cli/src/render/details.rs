@@ -1,11 +1,15 @@
 //! One object, all that is known of it.
 
 use weft_service::api::{
-    Array, Examination, Group, Machine, Member, MemberState, Network, Size, SyncAction, Volume,
+    Array, Examination, Group, Machine, Member, MemberState, Network, Scrub, Size, SyncAction,
+    Volume,
 };
 
 use super::progress::{percent, speed, word};
 use super::tables::{kind, machine_state, state};
+
+/// Places of a check that are shown; JSON has more.
+const PLACES_SHOWN: usize = 8;
 
 /// Lines of a name and a value, the values in a column of their own.
 fn lines(pairs: &[(&str, String)]) -> String {
@@ -68,7 +72,36 @@ pub(crate) fn array(array: &Array) -> String {
             format!("{slot}  {path}  {}", member_state(member)),
         ));
     }
+    if let Some(scrub) = &array.scrub {
+        pairs.extend(scrub_lines(scrub));
+    }
     lines(&pairs)
+}
+
+/// What a check or repair has found, and the first places.
+fn scrub_lines(scrub: &Scrub) -> Vec<(&'static str, String)> {
+    let name = word(scrub.action);
+    let mut text = format!(
+        "{} blocks differ, {} repaired",
+        scrub.mismatches, scrub.repaired
+    );
+    if scrub.unreadable > 0 {
+        text.push_str(&format!(", {} cannot be read", scrub.unreadable));
+    }
+    if !scrub.complete {
+        text.push_str(" (so far)");
+    }
+    let mut pairs = vec![(name, text)];
+    for place in scrub.places.iter().take(PLACES_SHOWN) {
+        let wrong = match &place.wrong[..] {
+            [] => "nothing tells which member is wrong".to_owned(),
+            wrong => format!("{} is wrong", wrong.join(", ")),
+        };
+        let repaired = if place.repaired { ", repaired" } else { "" };
+        let at = format!("byte {} of the members", place.offset_bytes);
+        pairs.push(("differs", format!("{at}: {wrong}{repaired}")));
+    }
+    pairs
 }
 
 pub(crate) fn examination(found: &Examination) -> String {

@@ -57,6 +57,8 @@ pub(super) fn word(action: SyncAction) -> &'static str {
         SyncAction::Idle => "idle",
         SyncAction::Resync => "resync",
         SyncAction::Recover => "rebuild",
+        SyncAction::Check => "check",
+        SyncAction::Repair => "repair",
     }
 }
 

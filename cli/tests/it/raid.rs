@@ -139,3 +139,65 @@ fn a_disk_in_use_is_refused_by_us_and_seen_by_others() {
     assert_eq!(kind, "busy");
     assert!(message.contains(&disk), "{message}");
 }
+
+/// Changes a sector of a member's data, which starts where its superblock says.
+fn corrupt(weft: &Weft, disk: &str) {
+    let mut options = std::fs::File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .open(weft.path(disk))
+        .unwrap();
+    let mut superblock = [0; 512];
+    file.read_exact_at(&mut superblock, 4096).unwrap();
+    let start = u64::from_le_bytes(superblock[128..136].try_into().unwrap()) * 512;
+    file.write_all_at(b"a lie", start + 70_000).unwrap();
+}
+
+#[test]
+fn a_check_names_the_liar_of_raid_6_and_a_repair_heals_it() {
+    let weft = Weft::new();
+    weft.disks(&["a", "b", "c", "d"], "16M");
+    let line = [
+        "raid", "create", "tank", "--level", "6", "./a", "./b", "./c",
+    ];
+    weft.ok(&[&line[..], &["./d", "--chunk", "64K"]].concat());
+    assert_eq!(
+        weft.json(&["raid", "wait", "tank"])["layout"],
+        "left-symmetric"
+    );
+    corrupt(&weft, "c");
+    weft.ok(&["raid", "check", "tank"]);
+    let array = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(array["scrub"]["complete"], true, "{array}");
+    assert_eq!(array["scrub"]["mismatches"], 1);
+    assert_eq!(array["scrub"]["places"][0]["wrong"][0], weft.at("c"));
+    let status = weft.json(&["status"]);
+    assert_eq!(status["advice"][0]["command"], "weft raid repair tank");
+    weft.ok(&["raid", "repair", "tank"]);
+    let array = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(array["scrub"]["repaired"], 1, "{array}");
+    weft.ok(&["raid", "check", "tank"]);
+    let array = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(array["scrub"]["mismatches"], 0);
+    assert_eq!(weft.json(&["status"])["health"], "good");
+}
+
+#[test]
+fn a_repair_of_raid_5_leaves_the_choice() {
+    let weft = with_array("5");
+    weft.ok(&["raid", "wait", "tank"]);
+    corrupt(&weft, "b");
+    weft.ok(&["raid", "repair", "tank"]);
+    let array = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(array["scrub"]["mismatches"], 1);
+    assert_eq!(array["scrub"]["repaired"], 0);
+    assert!(
+        weft.ok(&["raid", "show", "tank"])
+            .contains("nothing tells which member is wrong")
+    );
+    weft.ok(&["raid", "repair", "tank", "--from-data"]);
+    assert_eq!(weft.json(&["raid", "wait", "tank"])["scrub"]["repaired"], 1);
+    weft.ok(&["raid", "fail", "tank", "./a"]);
+    assert_eq!(weft.fails(&["raid", "check", "tank"]).0, "degraded");
+}

@@ -39,11 +39,7 @@ pub(crate) fn copy_in(segments: impl IntoIterator<Item = Segment>, bytes: &[u8])
 }
 
 /// `len` bytes of the segments, or as many as there are, without their first `skip`; none is empty.
-pub(crate) fn part(
-    segments: &[Segment],
-    mut skip: u64,
-    len: u64,
-) -> impl Iterator<Item = Segment> {
+pub(crate) fn part(segments: &[Segment], mut skip: u64, len: u64) -> impl Iterator<Item = Segment> {
     let mut left = len;
     segments.iter().filter_map(move |segment| {
         let len = segment.len as u64;

@@ -18,7 +18,7 @@ pub use size::{Size, VolumeSize};
 pub use status::{Advice, Health, Status};
 pub use storage::{
     Array, ArrayState, Disk, DiskCreate, DiskList, DiskUse, Examination, Export, ExportAdd, Group,
-    LvCreate, Member, MemberRole, MemberState, PhysicalVolume, RaidAssemble, RaidCreate,
-    RaidMember, Rename, Resize, Segment, Stripe, Sync, SyncAction, VgCreate, VgImport, Volume,
-    VolumeKind,
+    LvCreate, Member, MemberRole, MemberState, Mismatch, PhysicalVolume, RaidAssemble, RaidCreate,
+    RaidMember, RaidRepair, Rename, Resize, Scrub, Segment, Stripe, Sync, SyncAction, VgCreate,
+    VgImport, Volume, VolumeKind,
 };

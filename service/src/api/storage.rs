@@ -108,6 +108,50 @@ pub enum SyncAction {
     Resync,
     /// Filling a member.
     Recover,
+    /// Comparing the members.
+    Check,
+    /// Comparing the members and rewriting those that are wrong.
+    Repair,
+}
+
+/// What a check or repair has found. Blocks are of the members' logical block size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrub {
+    /// `check` or `repair`.
+    pub action: SyncAction,
+    /// Whether it went to the end.
+    pub complete: bool,
+    /// Blocks that do not agree.
+    pub mismatches: u64,
+    /// Those of them for which it is known which member is wrong.
+    pub located: u64,
+    /// Those of them that agree now.
+    pub repaired: u64,
+    /// Blocks that cannot be read and not be made.
+    pub unreadable: u64,
+    /// The first places, at most 64.
+    pub places: Vec<Mismatch>,
+}
+
+/// Blocks of one place that do not agree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// First byte in the members' data.
+    pub offset_bytes: u64,
+    /// Bytes.
+    pub length_bytes: u64,
+    /// The DISKs that are wrong; none if it cannot be known.
+    pub wrong: Vec<String>,
+    /// Whether the members agree there now.
+    pub repaired: bool,
+}
+
+/// Repair an array.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaidRepair {
+    /// Where it cannot be known which member is wrong, take the data, or a mirror's first leg, for true.
+    #[serde(default)]
+    pub from_data: bool,
 }
 
 /// How far a background action has come.
@@ -148,6 +192,8 @@ pub struct Array {
     pub members: Vec<Member>,
     /// What it does in the background.
     pub sync: Sync,
+    /// What the last check or repair has found since the array was started.
+    pub scrub: Option<Scrub>,
 }
 
 /// What a disk's md superblock says.

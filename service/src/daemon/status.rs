@@ -71,8 +71,9 @@ fn array_health(array: &Array) -> Health {
     match (array.state, array.sync.action) {
         (ArrayState::Failed, _) => Health::Failed,
         (_, SyncAction::Recover | SyncAction::Resync) => Health::Recovering,
-        (ArrayState::Degraded, SyncAction::Idle) => Health::Degraded,
-        (ArrayState::Clean | ArrayState::Active, SyncAction::Idle) => Health::Good,
+        (ArrayState::Degraded, _) => Health::Degraded,
+        (ArrayState::Clean | ArrayState::Active, _) if disagreement(array) > 0 => Health::Degraded,
+        (ArrayState::Clean | ArrayState::Active, _) => Health::Good,
     }
 }
 
@@ -104,7 +105,7 @@ fn array_advice(array: &Array) -> Option<Advice> {
         (ArrayState::Degraded, _) => {
             let spare = match (array.level, missing(array)) {
                 (0, _) => "nothing of it can be lost",
-                (_, 1) if array.level == 5 => "another loss loses data",
+                (4 | 5, 1) | (6, 2) => "another loss loses data",
                 _ => "its redundancy is reduced",
             };
             Some(Advice {
@@ -113,8 +114,31 @@ fn array_advice(array: &Array) -> Option<Advice> {
                 command: Some(format!("weft raid add {} DISK", array.name)),
             })
         }
-        (ArrayState::Clean | ArrayState::Active, _) => None,
+        (ArrayState::Clean | ArrayState::Active, _) => disagreement_advice(array),
     }
+}
+
+/// Blocks that a check has found to differ and that nothing has mended.
+fn disagreement(array: &Array) -> u64 {
+    let scrub = array.scrub.as_ref();
+    scrub.map_or(0, |scrub| scrub.mismatches - scrub.repaired)
+}
+
+fn disagreement_advice(array: &Array) -> Option<Advice> {
+    let (scrub, differ) = (array.scrub.as_ref()?, disagreement(array));
+    if differ == 0 {
+        return None;
+    }
+    let (what, verb) = match scrub.located - scrub.repaired.min(scrub.located) {
+        0 => ("nothing tells which member is wrong", "show"),
+        located if located == differ => ("the members that are wrong are known", "repair"),
+        _ => ("for some the member that is wrong is known", "repair"),
+    };
+    Some(Advice {
+        object: format!("raid {}", array.name),
+        message: format!("its members differ in {differ} blocks; {what}"),
+        command: Some(format!("weft raid {verb} {}", array.name)),
+    })
 }
 
 /// How many slots have no member in sync. A failed member is listed beside its empty slot.
@@ -183,6 +207,7 @@ mod tests {
                 member(1, MemberState::Faulty),
                 member(2, MemberState::InSync),
             ],
+            scrub: None,
             sync: Sync {
                 action,
                 done_bytes: 0,

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use super::{Answer, Body};
 use crate::api::{
     Array, Disk, DiskCreate, DiskList, Examination, Export, ExportAdd, Group, LvCreate,
-    RaidAssemble, RaidCreate, RaidMember, Rename, Resize, VgCreate, VgImport, Volume,
+    RaidAssemble, RaidCreate, RaidMember, RaidRepair, Rename, Resize, VgCreate, VgImport, Volume,
 };
 use crate::daemon::Daemon;
 
@@ -28,6 +28,8 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/raid/{name}/fail", post(raid_fail))
         .route("/v1/raid/{name}/remove", post(raid_remove))
         .route("/v1/raid/{name}/add", post(raid_add))
+        .route("/v1/raid/{name}/check", post(raid_check))
+        .route("/v1/raid/{name}/repair", post(raid_repair))
         .route("/v1/vg", get(groups).post(vg_create))
         .route("/v1/vg/import", post(vg_import))
         .route("/v1/vg/{name}", get(group).delete(vg_remove))
@@ -121,6 +123,23 @@ async fn raid_add(
             .add_member(&name, &request.disk, request.force)
             .await?,
     ))
+}
+
+async fn raid_check(State(daemon): Shared, Path(name): Path<String>) -> Answer<Array> {
+    let check = weft_raid::Scrub::Check;
+    Ok(Json(daemon.storage.scrub_array(&name, check).await?))
+}
+
+async fn raid_repair(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    Body(request): Body<RaidRepair>,
+) -> Answer<Array> {
+    let repair = match request.from_data {
+        true => weft_raid::Scrub::RepairFromData,
+        false => weft_raid::Scrub::Repair,
+    };
+    Ok(Json(daemon.storage.scrub_array(&name, repair).await?))
 }
 
 async fn groups(State(daemon): Shared) -> Answer<Vec<Group>> {

@@ -93,7 +93,8 @@ impl RunningArray {
     }
 
     fn describe(&self, name: &str) -> Array {
-        describe::array(name, &self.array.status(), &self.upkeep)
+        let (status, scrub) = (self.array.status(), self.array.scrub_report());
+        describe::array(name, &status, scrub, &self.upkeep)
     }
 
     /// The disks that the array has now.
@@ -425,6 +426,22 @@ impl Storage {
             self.state.lock().await.claims.release(disk, &user(name));
         }
         added
+    }
+
+    /// Begins to compare the members, in the background.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` (no redundancy), `Degraded`, or `Busy`.
+    pub async fn scrub_array(&self, name: &str, scrub: weft_raid::Scrub) -> Result<Array> {
+        let mut state = self.state.lock().await;
+        let running = state
+            .arrays
+            .get_mut(name)
+            .ok_or_else(|| Error::not_found("array", name))?;
+        let begun = running.array.scrub(scrub);
+        begun.map_err(|error| Error::from_block(name, &error))?;
+        running.upkeep.wake();
+        Ok(running.describe(name))
     }
 
     /// Makes a change on the array's shard, and remembers its members.

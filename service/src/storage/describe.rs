@@ -6,8 +6,8 @@ use weft_raid as raid;
 
 use super::rebuild::Upkeep;
 use crate::api::{
-    Array, ArrayState, Examination, Group, Member, MemberRole, MemberState, PhysicalVolume,
-    Segment, Stripe, Sync, SyncAction, Volume, VolumeKind,
+    Array, ArrayState, Examination, Group, Member, MemberRole, MemberState, Mismatch,
+    PhysicalVolume, Scrub, Segment, Stripe, Sync, SyncAction, Volume, VolumeKind,
 };
 
 fn uuid_text(uuid: [u8; 16]) -> String {
@@ -15,7 +15,12 @@ fn uuid_text(uuid: [u8; 16]) -> String {
 }
 
 /// An array, by the name that it runs under.
-pub(super) fn array(name: &str, status: &raid::Status, upkeep: &Upkeep) -> Array {
+pub(super) fn array(
+    name: &str,
+    status: &raid::Status,
+    scrub: Option<raid::ScrubReport>,
+    upkeep: &Upkeep,
+) -> Array {
     Array {
         name: name.to_owned(),
         uuid: uuid_text(status.uuid),
@@ -32,6 +37,33 @@ pub(super) fn array(name: &str, status: &raid::Status, upkeep: &Upkeep) -> Array
         consistency: status.consistency.to_owned(),
         members: status.members.iter().map(member).collect(),
         sync: sync(status.sync, upkeep),
+        scrub: scrub.map(|report| scrub_report(report, status)),
+    }
+}
+
+fn scrub_report(report: raid::ScrubReport, status: &raid::Status) -> Scrub {
+    let path = |slot: &u32| {
+        let mut members = status.members.iter();
+        let member = members.find(|member| member.slot == Some(*slot))?;
+        member.path.clone()
+    };
+    let mismatch = |place: raid::Mismatch| Mismatch {
+        offset_bytes: place.offset,
+        length_bytes: place.len,
+        wrong: place.liars.iter().filter_map(path).collect(),
+        repaired: place.repaired,
+    };
+    Scrub {
+        action: match report.scrub {
+            raid::Scrub::Check => SyncAction::Check,
+            raid::Scrub::Repair | raid::Scrub::RepairFromData => SyncAction::Repair,
+        },
+        complete: report.complete,
+        mismatches: report.mismatches,
+        located: report.located,
+        repaired: report.repaired,
+        unreadable: report.unreadable,
+        places: report.places.into_iter().map(mismatch).collect(),
     }
 }
 
@@ -61,6 +93,8 @@ fn sync(progress: raid::Progress, upkeep: &Upkeep) -> Sync {
             raid::SyncAction::Idle => SyncAction::Idle,
             raid::SyncAction::Resync => SyncAction::Resync,
             raid::SyncAction::Recover => SyncAction::Recover,
+            raid::SyncAction::Check => SyncAction::Check,
+            raid::SyncAction::Repair => SyncAction::Repair,
         },
         done_bytes: progress.done,
         total_bytes: progress.total,
