@@ -140,12 +140,10 @@ impl Core {
         if !self.pollers.borrow().any_hot() {
             return Ok(false);
         }
-        let started = Instant::now();
         let window = self.pollers.borrow().window();
-        let mut looks = 0_u32;
-        // The clock costs as much as a look, so it is not asked each time.
-        while !looks.is_multiple_of(LOOKS_PER_CLOCK) || started.elapsed() < window {
-            looks += 1;
+        // The clock costs as much as a look, so it is not asked each time, and not at all if work comes at once.
+        let mut started = None;
+        for look in 1_u32.. {
             self.reactor.submit()?;
             std::hint::spin_loop();
             poll_hook::look(&self.pollers, Glance::Hot);
@@ -156,6 +154,11 @@ impl Core {
             }
             if !self.pollers.borrow().any_hot() {
                 return Ok(false);
+            }
+            if look.is_multiple_of(LOOKS_PER_CLOCK)
+                && started.get_or_insert_with(Instant::now).elapsed() >= window
+            {
+                break;
             }
         }
         poll_hook::look(&self.pollers, Glance::Park);
