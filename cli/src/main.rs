@@ -17,15 +17,6 @@ use args::{Arguments, Command};
 use render::Output;
 
 fn main() -> ExitCode {
-    // A reader that has seen enough (`weft status | head`) ends us quietly, as it ends every other program.
-    // SAFETY: no other thread runs yet, and the default action is always a valid disposition.
-    #[allow(unsafe_code)]
-    unsafe {
-        let _ = nix::sys::signal::signal(
-            nix::sys::signal::Signal::SIGPIPE,
-            nix::sys::signal::SigHandler::SigDfl,
-        );
-    }
     let arguments = Arguments::parse();
     let json = arguments.json;
     match run(arguments) {
@@ -33,10 +24,8 @@ fn main() -> ExitCode {
         Err(error) => {
             if json {
                 let body = ErrorBody { error };
-                println!(
-                    "{}",
-                    serde_json::to_string_pretty(&body).expect("errors are plain data")
-                );
+                let text = serde_json::to_string_pretty(&body).expect("errors are plain data");
+                render::print(format!("{text}\n").as_bytes());
             } else {
                 eprintln!("weft: {error}");
             }
@@ -52,7 +41,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Machine { config } => return daemon::machine(&config),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "weft", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "weft", &mut script);
+            render::print(&script);
         }
         Command::Manual { folder } => clap_mangen::generate_to(Arguments::command(), &folder)
             .map_err(|error| {

@@ -7,10 +7,30 @@ pub(crate) mod tree;
 
 pub(crate) use progress::SyncProgress;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 
 use serde::Serialize;
 use weft_service::api::{Action, Change};
+
+/// What a shell shows of a program that a closed pipe has ended.
+const ENDED_BY_PIPE: i32 = 128 + libc::SIGPIPE;
+
+/// Writes an answer to standard output. A reader that has seen enough (`weft status | head`) ends us quietly, as it ends
+/// every other program. The signal that does it elsewhere stays ignored: it would end us, and the daemon, for a socket
+/// that somebody closes as well.
+pub(crate) fn print(answer: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(answer).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            std::process::exit(ENDED_BY_PIPE);
+        }
+        Err(error) => {
+            eprintln!("weft: the answer cannot be written: {error}");
+            std::process::exit(1);
+        }
+        Ok(()) => {}
+    }
+}
 
 /// Where answers go, and in what form.
 pub(crate) struct Output {
@@ -31,7 +51,7 @@ impl Output {
         if self.json {
             self.json(value);
         } else {
-            print!("{}", text(value));
+            print(text(value).as_bytes());
         }
     }
 
@@ -39,17 +59,14 @@ impl Output {
     pub(crate) fn json<T: Serialize>(&self, value: &T) {
         if self.json {
             let text = serde_json::to_string_pretty(value).expect("answers are plain data");
-            println!("{text}");
+            print(format!("{text}\n").as_bytes());
         }
     }
 
     /// Says that a command without an answer is done: a sentence, or an empty document.
     pub(crate) fn done(&self, sentence: &str) {
-        if self.json {
-            println!("{{}}");
-        } else {
-            println!("{sentence}");
-        }
+        let text = if self.json { "{}" } else { sentence };
+        print(format!("{text}\n").as_bytes());
     }
 
     /// Tells a person something on the side.
@@ -87,7 +104,7 @@ impl Output {
     /// Clears the screen before a repeated answer.
     pub(crate) fn clear(&self) {
         if !self.json && std::io::stdout().is_terminal() {
-            print!("\x1b[H\x1b[2J");
+            print(b"\x1b[H\x1b[2J");
         }
     }
 }

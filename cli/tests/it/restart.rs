@@ -3,6 +3,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use std::os::unix::net::UnixListener;
+
 use crate::program::{Weft, wait_until_ended};
 
 /// Ends the daemon as a crash does.
@@ -96,4 +98,41 @@ fn a_disk_that_vanished_is_shown_and_the_rest_comes_back() {
     assert_eq!(array["state"], "degraded");
     let status = weft.json(&["status"]);
     assert_eq!(status["health"], "degraded");
+}
+
+/// A daemon that is being killed takes connections and closes them; writing to one ended the program by a signal.
+#[test]
+fn a_socket_that_closes_is_no_daemon_and_ends_nobody() {
+    let weft = Weft::new();
+    std::fs::create_dir_all(weft.path("state/run")).unwrap();
+    let listener = UnixListener::bind(weft.path("state/run/weft.sock")).unwrap();
+    // Ends with the test's process.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for _ in 0..40 {
+        let stopped = weft.run(&["daemon", "--stop"]);
+        let said = String::from_utf8_lossy(&stopped.stderr).into_owned();
+        assert!(
+            stopped.status.code().is_some(),
+            "{:?} {said}",
+            stopped.status
+        );
+    }
+}
+
+/// A reader that has seen enough ends the program without a word, and leaves the daemon alone.
+#[test]
+fn an_answer_that_nobody_reads_ends_the_program_quietly() {
+    let weft = Weft::new();
+    weft.disks(&["a"], "16M");
+    let daemon = weft.daemon_pid();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = weft
+        .command(&["disk", "list"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(status.status.code(), Some(141));
+    assert!(status.stderr.is_empty());
+    assert_eq!(weft.daemon_pid(), daemon);
 }
