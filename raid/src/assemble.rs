@@ -18,6 +18,7 @@ use crate::examine::{Examined, examine, read_bitmap};
 use crate::geometry::Geometry;
 use crate::level::Level;
 use crate::superblock::{CLEAN, Features, Superblock, Timestamp};
+pub(crate) use select::without_host;
 use select::{Selection, Verdict, select};
 
 /// How an array is to be started.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weft_block::{BlockDevice, Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR, Spawner};
 
 use crate::array::{Array, Lane};
-use crate::assemble::{AssembleOptions, assemble};
+use crate::assemble::{AssembleOptions, assemble, without_host};
 use crate::bitmap::{BitmapHead, BitmapImage};
 use crate::geometry::Geometry;
 use crate::layout::Layout;
@@ -95,7 +95,7 @@ pub async fn create(
     spawner: &Spawner,
 ) -> Result<Array> {
     let plan = plan(options, &members)?;
-    let (name, written) = (options.name.clone(), members.clone());
+    let (name, written) = (without_host(&options.name).to_owned(), members.clone());
     let own_spawner = std::rc::Rc::clone(spawner);
     Lane::to_the_end(spawner, async move {
         for (member, writes) in written.iter().zip(plan) {
@@ -170,7 +170,7 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
         else {
             return invalid(format!(
                 "array {}: the members have no room for a bitmap",
-                options.name
+                without_host(&options.name)
             ));
         };
         superblock.features = superblock.features.with(Features::BITMAP);
@@ -213,7 +213,7 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
 }
 
 fn check(options: &CreateOptions, members: &[MemberDevice]) -> Result<()> {
-    let (level, name) = (options.level, &options.name);
+    let (level, name) = (options.level, without_host(&options.name));
     let active = members.len().saturating_sub(options.spares);
     let least = level.least_members();
     if active < least as usize {
@@ -289,7 +289,7 @@ fn member_size(
             .min_by_key(|member| member.device.info().size);
         return invalid(format!(
             "array {}: {} is too small, it needs more than {} bytes",
-            options.name,
+            without_host(&options.name),
             small.map_or("a member", |member| member.path.as_str()),
             (layout.data_offset + chunk.max(2)) * SECTOR,
         ));

@@ -80,7 +80,9 @@ fn what_cannot_become_an_array_is_told_and_changes_nothing() {
         weft.fails(&line)
     };
     assert_eq!(create(&["--level", "3", "./a", "./b"]).0, "invalid");
-    assert_eq!(create(&["--level", "5", "./a"]).0, "invalid");
+    let (kind, message) = create(&["--level", "5", "./a"]);
+    assert_eq!(kind, "invalid");
+    assert!(message.starts_with("array t: "), "{message}");
     assert_eq!(create(&["--level", "1", "./a", "./a"]).0, "in-use");
     assert_eq!(create(&["--level", "1", "./a", "./none"]).0, "not-found");
     assert_eq!(

@@ -77,7 +77,7 @@ pub(super) fn select(
     let name = options
         .name
         .clone()
-        .unwrap_or_else(|| short_name(&freshest));
+        .unwrap_or_else(|| without_host(&freshest.name()).to_owned());
     check_one_array(&name, &good)?;
     check_features(&name, &freshest, &good)?;
     for (member, examined) in &good {
@@ -118,11 +118,10 @@ fn freshest(good: &[Found]) -> Option<Superblock> {
         .cloned()
 }
 
-/// The name without the host that made the array.
-fn short_name(superblock: &Superblock) -> String {
-    let name = superblock.name();
+/// An array's name without the host that made it.
+pub(crate) fn without_host(name: &str) -> &str {
     match name.split_once(':') {
-        Some((_, short)) if !short.is_empty() => short.to_owned(),
+        Some((_, short)) if !short.is_empty() => short,
         _ => name,
     }
 }
