@@ -5,11 +5,13 @@
 //! the sum of its products (see [`crate::parity`]). Mirrors have no chunks: logical space and member space are one.
 //! All offsets are bytes; member offsets count from the start of the member's data.
 
+mod copies;
 mod rows;
 mod zones;
 
 use weft_block::{Error, ErrorKind, Result, SECTOR};
 
+pub use copies::Copies;
 pub use rows::ParityRows;
 pub use zones::Zones;
 

@@ -160,6 +160,64 @@ impl ParityLayout {
     }
 }
 
+/// How many copies RAID-10 keeps of a chunk, and where: `near` on members that follow each other in one row, each of them
+/// `far` times in rows apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CopiesLayout {
+    /// Copies in one row.
+    pub near: u32,
+    /// Copies in rows apart, on members shifted by `near`.
+    pub far: u32,
+    /// The far copies lie in the next row, not in another part of the members.
+    pub offset: bool,
+}
+
+impl CopiesLayout {
+    /// md's default: two copies side by side.
+    pub const NEAR_2: Self = Self {
+        near: 2,
+        far: 1,
+        offset: false,
+    };
+
+    /// The layout of md's word. Its far sets (bits 17 and 18) are not known here.
+    pub fn from_number(number: u32) -> Option<Self> {
+        let layout = Self {
+            near: number & 0xff,
+            far: number >> 8 & 0xff,
+            offset: number & 0x1_0000 != 0,
+        };
+        let known = number >> 17 == 0 && layout.near > 0 && layout.far > 0;
+        known.then_some(layout)
+    }
+
+    /// md's word.
+    pub fn number(self) -> u32 {
+        self.near | self.far << 8 | u32::from(self.offset) << 16
+    }
+
+    /// The layout that mdadm writes `n2`, `f2` or `o2`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let (kind, count) = name.split_at_checked(1)?;
+        let count = count
+            .parse()
+            .ok()
+            .filter(|&count| (1..=255).contains(&count))?;
+        let (near, far, offset) = match kind {
+            "n" => (count, 1, false),
+            "f" => (1, count, false),
+            "o" => (1, count, true),
+            _ => return None,
+        };
+        Some(Self { near, far, offset })
+    }
+
+    /// Copies of every chunk.
+    pub fn copies(self) -> u32 {
+        self.near * self.far
+    }
+}
+
 /// How a RAID-0 array of unequal members turns a zone's chunks into members. With equal members the two are one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ZoneLayout {
