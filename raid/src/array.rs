@@ -4,12 +4,12 @@
 //! What the threads share is one state behind a mutex that is held for short synchronous sections only, locks on
 //! ranges of member space, and an asynchronous lock that lets one task at a time write metadata.
 
+mod copies;
 mod intent;
 mod lane;
 mod locks;
 mod lost;
 mod meta;
-mod mirror;
 mod pool;
 mod queue;
 mod rows;

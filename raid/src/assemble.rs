@@ -14,7 +14,7 @@ use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 use crate::array::{Array, Duty, Intent, Lane, Member, MemberId, Meta, Start, State};
 use crate::bitmap::{BitmapHead, BitmapImage};
 use crate::create::MemberDevice;
-use crate::examine::{Examined, examine, read_bitmap};
+use crate::examine::{Examined, examine, read_bitmap, sync_size};
 use crate::geometry::Geometry;
 use crate::level::Level;
 use crate::superblock::{CLEAN, Features, Superblock, Timestamp};
@@ -98,7 +98,8 @@ async fn bitmap(selection: &Selection, spawner: &Spawner) -> Result<Option<Bitma
             _ => {}
         }
     }
-    let Some(mut head) = BitmapHead::choose(freshest.set_uuid, freshest.size, room, None) else {
+    let Some(mut head) = BitmapHead::choose(freshest.set_uuid, sync_size(freshest), room, None)
+    else {
         let why = format!("the bitmap of array {} has no room", selection.name);
         return Err(Error::new(ErrorKind::Corrupt, why));
     };
@@ -184,7 +185,7 @@ fn start(
 
 /// The bits as they are on disk.
 fn intent(geometry: &Geometry, bitmap: Option<&BitmapImage>) -> Intent {
-    let size = geometry.member_size();
+    let size = geometry.sync_size();
     match bitmap {
         Some(image) => {
             let chunk = u64::from(image.head().chunk);

@@ -7,9 +7,10 @@ use weft_block::{BlockDevice, Buffer, Error, ErrorKind, IoVec, Request, Result, 
 use crate::array::{Array, Lane};
 use crate::assemble::{AssembleOptions, assemble, without_host};
 use crate::bitmap::{BitmapHead, BitmapImage};
+use crate::examine::sync_size;
 use crate::geometry::Geometry;
 use crate::layout::Layout;
-use crate::level::{Level, ParityLayout, ZoneLayout};
+use crate::level::{CopiesLayout, Level, ParityLayout, ZoneLayout};
 use crate::superblock::{CLEAN, Features, Reshape, Role, SUPER_BYTE, Superblock, Timestamp};
 
 /// Slots that the superblock of a new array has room for without growing, as mdadm makes it.
@@ -35,10 +36,12 @@ impl std::fmt::Debug for MemberDevice {
 /// What a new array is to be.
 #[derive(Debug, Clone)]
 pub struct CreateOptions {
-    /// The level: 0, 1, 4, 5 or 6.
+    /// The level.
     pub level: Level,
     /// The layout of RAID-5 or RAID-6; left-symmetric if none is named.
     pub layout: Option<ParityLayout>,
+    /// The layout of RAID-10; two copies side by side if none is named.
+    pub copies: Option<CopiesLayout>,
     /// Bytes of a chunk, a power of two of at least 4 KiB; ignored by RAID-1.
     pub chunk: u64,
     /// The name in the superblock, at most 32 bytes, by custom `host:name`.
@@ -71,6 +74,7 @@ impl CreateOptions {
         Self {
             level,
             layout: None,
+            copies: None,
             chunk: DEFAULT_CHUNK,
             name: name.to_owned(),
             uuid: random(),
@@ -165,6 +169,7 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
     let mut superblock = template(options, members.len(), &layout, size, chunk);
     let mut image = None;
     if options.level.is_redundant() && options.bitmap {
+        let size = sync_size(&superblock);
         let Some(head) =
             BitmapHead::choose(options.uuid, size, layout.bitmap_room, options.bitmap_chunk)
         else {
@@ -229,10 +234,6 @@ fn check(options: &CreateOptions, members: &[MemberDevice]) -> Result<()> {
     }
     if options.spares > 0 && !level.is_redundant() {
         return invalid(format!("array {name}: {level} has no use for spares"));
-    }
-    if level == Level::Raid10 {
-        let why = format!("array {name}: {level} is not supported yet");
-        return Err(Error::new(ErrorKind::Unsupported, why));
     }
     let chunk = options.chunk;
     if level.is_striped() && !(chunk.is_power_of_two() && (4096..=1 << 30).contains(&chunk)) {
@@ -316,6 +317,10 @@ fn template(
     let (features, layout_word) = match options.level {
         Level::Raid0 => (Features::RAID0_LAYOUT, ZoneLayout::Alternate.number()),
         Level::Raid5 | Level::Raid6 => (Features::default(), parity.number()),
+        Level::Raid10 => {
+            let copies = options.copies.unwrap_or(CopiesLayout::NEAR_2);
+            (Features::default(), copies.number())
+        }
         _ => (Features::default(), 0),
     };
     let clean = options.assume_clean || !options.level.is_redundant();

@@ -8,6 +8,7 @@ use weft_block::{
 
 use crate::bad_blocks::parse_bad_blocks;
 use crate::bitmap::{BitmapError, BitmapHead, BitmapImage, HEAD_BYTES, MOST_CHUNKS};
+use crate::geometry::Geometry;
 use crate::level::Level;
 use crate::superblock::{Features, SUPER_BYTE, SUPER_BYTES, Superblock, SuperblockError};
 
@@ -116,11 +117,12 @@ async fn find_copy(queue: &dyn BlockQueue, size: u64) -> Option<Superblock> {
     None
 }
 
-/// Bytes of member space that the bits of a level count.
+/// Sectors that the bits of a level count: of the array where the members hold copies, of a member otherwise.
 pub(crate) fn sync_size(superblock: &Superblock) -> u64 {
     match superblock.level {
-        // Its bits count the array's bytes; nothing of this is run yet.
-        Level::Raid10 => u64::MAX,
+        Level::Raid10 => {
+            Geometry::of(superblock, &[]).map_or(0, |geometry| geometry.sync_size() / SECTOR)
+        }
         _ => superblock.size,
     }
 }

@@ -9,13 +9,14 @@ mod copies;
 mod rows;
 mod zones;
 
+use smallvec::SmallVec;
 use weft_block::{Error, ErrorKind, Result, SECTOR};
 
 pub use copies::Copies;
 pub use rows::ParityRows;
 pub use zones::Zones;
 
-use crate::level::{Level, ParityLayout, ZoneLayout};
+use crate::level::{CopiesLayout, Level, ParityLayout, ZoneLayout};
 use crate::superblock::Superblock;
 
 /// A run of bytes on one member.
@@ -36,6 +37,8 @@ pub enum Shape {
     Stripes(Zones),
     /// RAID-1: every byte on every member.
     Mirror,
+    /// RAID-10: every chunk on some members.
+    Copies(Copies),
     /// RAID-4, RAID-5 and RAID-6: rows with parity.
     Parity(ParityRows),
 }
@@ -115,6 +118,34 @@ impl Geometry {
         })
     }
 
+    /// RAID-10 over `members` with `member_size` bytes each, of which whole chunks are used.
+    ///
+    /// # Errors
+    /// `Invalid` if a chunk's copies have not a member each, or there is no whole chunk.
+    pub fn copies(
+        layout: CopiesLayout,
+        members: u32,
+        chunk: u64,
+        member_size: u64,
+    ) -> Result<Self> {
+        let made = (chunk > 0).then(|| Copies::new(layout, members, chunk, member_size / chunk));
+        let Some(copies) = made.flatten() else {
+            let why = format!(
+                "{} of {members} members with {member_size} bytes in chunks of {chunk} bytes cannot keep {} copies",
+                Level::Raid10,
+                layout.copies()
+            );
+            return Err(Error::new(ErrorKind::Invalid, why));
+        };
+        Ok(Self {
+            level: Level::Raid10,
+            members,
+            member_size: copies.member_size(),
+            size: copies.size(),
+            shape: Shape::Copies(copies),
+        })
+    }
+
     /// The geometry that a superblock describes; `sizes` are the bytes for data of every slot, which RAID-0 needs.
     ///
     /// # Errors
@@ -148,8 +179,8 @@ impl Geometry {
                 Self::parity(level, layout, members, chunk, size)
             }
             Level::Raid10 => {
-                let why = format!("{level} is not supported yet");
-                Err(Error::new(ErrorKind::Unsupported, why))
+                let layout = CopiesLayout::from_number(layout).ok_or_else(unsupported)?;
+                Self::copies(layout, members, chunk, size)
             }
         }
     }
@@ -184,6 +215,7 @@ impl Geometry {
         match &self.shape {
             Shape::Stripes(zones) => zones.chunk(),
             Shape::Mirror => 0,
+            Shape::Copies(copies) => copies.chunk(),
             Shape::Parity(rows) => rows.chunk(),
         }
     }
@@ -193,16 +225,55 @@ impl Geometry {
         match &self.shape {
             Shape::Stripes(zones) => zones.chunk() * u64::from(self.members),
             Shape::Mirror => 0,
+            Shape::Copies(copies) => {
+                copies.chunk() * u64::from(self.members) / u64::from(copies.copies())
+            }
             Shape::Parity(rows) => rows.chunk() * u64::from(rows.data()),
         }
     }
 
-    /// How many members can be away without losing data.
+    /// How many members can be away without losing data, whichever they are.
     pub fn tolerates(&self) -> u32 {
         match &self.shape {
             Shape::Stripes(_) => 0,
             Shape::Mirror => self.members - 1,
+            Shape::Copies(copies) => copies.copies() - 1,
             Shape::Parity(rows) => rows.parities(),
+        }
+    }
+
+    /// Whether all data is still there without the slots that are lost.
+    pub fn survives(&self, is_lost: impl Fn(u32) -> bool) -> bool {
+        match &self.shape {
+            Shape::Copies(copies) => copies.survives(is_lost),
+            _ => {
+                let lost = (0..self.members).filter(|&slot| is_lost(slot)).count();
+                lost <= self.tolerates() as usize
+            }
+        }
+    }
+
+    /// Bytes of the space in which writes are locked, remembered and resynced: the array's own where its members hold
+    /// copies, the members' otherwise.
+    pub fn sync_size(&self) -> u64 {
+        match &self.shape {
+            Shape::Copies(_) => self.size,
+            _ => self.member_size,
+        }
+    }
+
+    /// Every place of array byte `offset`: one, or of mirrors and copies each of them.
+    pub fn places(&self, offset: u64) -> SmallVec<[Place; 4]> {
+        match &self.shape {
+            Shape::Mirror => (0..self.members)
+                .map(|slot| Place {
+                    slot,
+                    offset,
+                    left: self.size - offset,
+                })
+                .collect(),
+            Shape::Copies(copies) => copies.places(offset),
+            _ => SmallVec::from_slice(&[self.locate(offset)]),
         }
     }
 
@@ -218,6 +289,7 @@ impl Geometry {
                 offset,
                 left: self.size - offset,
             },
+            Shape::Copies(copies) => copies.places(offset)[0],
             Shape::Parity(rows) => {
                 let chunk = rows.chunk();
                 let (number, inside) = (offset / chunk, offset % chunk);

@@ -141,10 +141,8 @@ impl Array {
             (_, false) => "resync",
         };
         let layout = match geometry.level() {
-            Level::Raid0 | Level::Raid5 | Level::Raid6 => {
-                layout_name(geometry.level(), superblock.layout)
-            }
-            _ => String::new(),
+            Level::Raid1 | Level::Raid4 => String::new(),
+            level => layout_name(level, superblock.layout),
         };
         Status {
             name: shared.name.clone(),

@@ -7,7 +7,7 @@ use weft_block::{
     BlockQueue, Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result,
 };
 
-use super::mirror::Balance;
+use super::copies::Balance;
 use super::state::MemberId;
 use super::writing::InFlight;
 use super::{Lane, rows, stripes};
@@ -41,8 +41,8 @@ impl BlockQueue for Queue {
         match (shared.geometry.shape(), request.op) {
             (_, Op::Flush) => self.lane.spawn(request, Lane::flush),
             (Shape::Stripes(_), _) => stripes::submit(&self.lane, request),
-            (Shape::Mirror, Op::Read) => self.balance.read(&self.lane, request),
-            (Shape::Mirror, _) => self.lane.spawn(request, Lane::mirror_change),
+            (Shape::Mirror | Shape::Copies(_), Op::Read) => self.balance.read(&self.lane, request),
+            (Shape::Mirror | Shape::Copies(_), _) => self.lane.spawn(request, Lane::copies_change),
             (Shape::Parity(_), Op::Read) => rows::read(&self.lane, request),
             // A hint; a row that was discarded on some members only would not agree with its parity.
             (Shape::Parity(_), Op::Discard) => ready(request.done()),

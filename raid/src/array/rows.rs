@@ -287,8 +287,19 @@ impl Lane {
         offset: u64,
         len: u64,
     ) -> SlotReads {
-        let sent: SmallVec<[_; 8]> = slots
-            .map(|slot| {
+        self.read_places(route, slots.map(|slot| (slot, offset)), len)
+            .await
+    }
+
+    /// Reads as many bytes of member space at several places at once, each a slot and an offset.
+    pub(crate) async fn read_places(
+        &self,
+        route: &Route,
+        places: impl Iterator<Item = (u32, u64)>,
+        len: u64,
+    ) -> SlotReads {
+        let sent: SmallVec<[_; 8]> = places
+            .map(|(slot, offset)| {
                 let leg = route.whole(slot, &(offset..offset + len));
                 let read = leg.map(|leg| {
                     let buffer = self.pool.take(len as usize);

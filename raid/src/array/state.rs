@@ -206,15 +206,15 @@ impl State {
         id: MemberId,
         why: &str,
     ) -> bool {
-        let whole = self.in_sync();
-        let needed = geometry.members() - geometry.tolerates();
+        let (whole, needed) = (self.in_sync(), self.is_needed(geometry, id));
         let Some(member) = self.member_mut(id) else {
             return false;
         };
         match member.duty {
             Duty::Faulty { .. } => return false,
-            Duty::InSync(slot) if whole <= needed => {
-                if geometry.tolerates() > 0 && needed > 1 && self.run == Run::Running {
+            Duty::InSync(slot) if needed => {
+                let redundant = geometry.tolerates() > 0;
+                if redundant && whole > 1 && self.run == Run::Running {
                     self.run = Run::Failed(format!(
                         "array {name} has failed: member {} of slot {slot} is gone ({why}) and {whole} of {} members \
                          were left; stop it, bring a member back and assemble it again",
@@ -236,11 +236,14 @@ impl State {
 
     /// Whether data would be lost without the member.
     pub(crate) fn is_needed(&self, geometry: &Geometry, id: MemberId) -> bool {
-        let needed = geometry.members() - geometry.tolerates();
-        let whole = self
-            .member(id)
-            .is_some_and(|member| matches!(member.duty, Duty::InSync(_)));
-        whole && self.in_sync() <= needed
+        let is_whole = |member: &Member| matches!(member.duty, Duty::InSync(_));
+        let others = self
+            .members
+            .iter()
+            .filter(|member| member.id != id && is_whole(member));
+        let slots: Vec<u32> = others.filter_map(|member| member.duty.slot()).collect();
+        let whole = self.member(id).is_some_and(is_whole);
+        whole && !geometry.survives(|slot| !slots.contains(&slot))
     }
 
     /// Keeps a message for the status; the oldest give way to new ones.

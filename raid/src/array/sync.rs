@@ -105,7 +105,7 @@ fn scrub_progress(state: &State, geometry: &Geometry) -> Option<Progress> {
             Scrub::Repair | Scrub::RepairFromData => SyncAction::Repair,
         },
         done: scrubbing.cursor?,
-        total: geometry.member_size(),
+        total: geometry.sync_size(),
     })
 }
 

@@ -7,6 +7,7 @@ use weft_block::{Error, ErrorKind, Result};
 use super::AssembleOptions;
 use crate::create::MemberDevice;
 use crate::examine::Examined;
+use crate::geometry::Geometry;
 use crate::level::Level;
 use crate::superblock::{CLEAN, Features, Role, Superblock};
 
@@ -289,8 +290,15 @@ fn check_enough(
         Level::Raid1 => freshest.raid_disks - 1,
         Level::Raid4 | Level::Raid5 => 1,
         Level::Raid6 => 2,
-        // Refused by the geometry.
-        Level::Raid10 => freshest.raid_disks,
+        Level::Raid10 => match Geometry::of(freshest, &[]) {
+            // Which of them are missing matters, not how many.
+            Ok(geometry) if geometry.survives(|slot| missing.contains(&slot)) => {
+                freshest.raid_disks
+            }
+            Ok(_) => 0,
+            // Refused later, with the reason.
+            Err(_) => freshest.raid_disks,
+        },
     };
     if missing.len() > spare as usize {
         let slots: Vec<String> = missing.iter().map(u32::to_string).collect();

@@ -3,7 +3,7 @@
 use weft_block::ErrorKind;
 
 use super::harness::*;
-use crate::level::Level;
+use crate::level::{CopiesLayout, Level};
 use crate::superblock::{Features, Role, SUPER_BYTE, Superblock};
 use crate::{ArrayState, MemberDevice, create, examine};
 
@@ -204,8 +204,11 @@ fn impossible_arrays_are_refused_before_anything_is_written() {
     assert!(why.contains("1 to 32 bytes"), "{why}");
     let why = try_it(&|options, _| options.level = Level::Raid6);
     assert!(why.contains("needs at least 4 members"), "{why}");
-    let why = try_it(&|options, _| options.level = Level::Raid10);
-    assert!(why.contains("not supported yet"), "{why}");
+    let why = try_it(&|options, _| {
+        options.level = Level::Raid10;
+        options.copies = CopiesLayout::from_name("n4");
+    });
+    assert!(why.contains("cannot keep 4 copies"), "{why}");
     rig.disks[2].resize(MIB);
     let why = try_it(&|_, _| ());
     assert!(why.contains("disk2 is too small"), "{why}");

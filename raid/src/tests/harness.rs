@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use weft_block::{BlockDevice, Info, IoVec, Request, Result, SECTOR};
 use weft_sim::{Executor, Faults, Faulty, MemoryDevice};
 
-use crate::level::{Level, ParityLayout};
+use crate::level::{CopiesLayout, Level, ParityLayout};
 use crate::parity::{field, scalar};
 use crate::superblock::Timestamp;
 use crate::{
@@ -23,6 +23,7 @@ pub(crate) const CHUNK: u64 = 16 << 10;
 pub(crate) struct Shape {
     pub(crate) level: Level,
     pub(crate) layout: Option<ParityLayout>,
+    pub(crate) copies: Option<CopiesLayout>,
     pub(crate) members: usize,
 }
 
@@ -30,6 +31,7 @@ pub(crate) fn shape(level: Level, members: usize) -> Shape {
     Shape {
         level,
         layout: None,
+        copies: None,
         members,
     }
 }
@@ -49,9 +51,25 @@ pub(crate) fn shapes() -> Vec<Shape> {
         shapes.extend(layouts.map(|(number, layout)| Shape {
             level,
             layout: Some(layout),
+            copies: None,
             members: least + number % 6,
         }));
     }
+    let copies = [
+        ("n2", 4),
+        ("n2", 3),
+        ("n3", 5),
+        ("f2", 4),
+        ("f2", 3),
+        ("o2", 3),
+        ("o3", 5),
+    ];
+    shapes.extend(copies.map(|(name, members)| Shape {
+        level: Level::Raid10,
+        layout: None,
+        copies: CopiesLayout::from_name(name),
+        members,
+    }));
     shapes
 }
 
@@ -65,6 +83,7 @@ pub(crate) fn options(shape: Shape, seed: u64) -> CreateOptions {
         random.random()
     });
     options.layout = shape.layout;
+    options.copies = shape.copies;
     options.chunk = CHUNK;
     options.bitmap_chunk = Some(64 << 10);
     options
@@ -180,10 +199,23 @@ impl Rig {
             .collect();
         match array.geometry().level() {
             Level::Raid0 => true,
-            Level::Raid1 => data.windows(2).all(|pair| pair[0] == pair[1]),
+            Level::Raid1 | Level::Raid10 => copies_agree(array, &data),
             _ => parity_agrees(array, &data),
         }
     }
+}
+
+/// Whether every byte of the array is the same wherever it is; `members` is what each slot holds.
+pub(crate) fn copies_agree(array: &Array, members: &[Vec<u8>]) -> bool {
+    let geometry = array.geometry();
+    (0..geometry.size()).step_by(512).all(|at| {
+        let sector =
+            |place: &geometry::Place| &members[place.slot as usize][place.offset as usize..][..512];
+        let places = geometry.places(at);
+        places
+            .iter()
+            .all(|place| sector(place) == sector(&places[0]))
+    })
 }
 
 /// Whether every row's parities are those of its data; `members` is what each slot holds.

@@ -13,7 +13,7 @@ use weft_sim::{
     Delays, Executor, Faults, Faulty, Oracle, PowerCut, PowerSupply, Slow, Workload, for_each_seed,
 };
 
-use super::harness::{MIB, Shape, now, options, parity_agrees, shape, shapes, sync};
+use super::harness::{MIB, Shape, copies_agree, now, options, parity_agrees, shape, shapes, sync};
 use crate::level::Level;
 use crate::{Array, ArrayState, AssembleOptions, MemberDevice, assemble, create};
 
@@ -158,7 +158,7 @@ impl World {
         }
         let mut load = Workload::new(self.random.random(), 120);
         load.max_blocks = 80;
-        if self.shape.level == Level::Raid1 {
+        if matches!(self.shape.level, Level::Raid1 | Level::Raid10) {
             // Legs may keep what was discarded or not, each as it likes.
             load.mix.discard = 0;
         }
@@ -251,10 +251,7 @@ impl World {
         let Some(data) = data else { return };
         match self.shape.level {
             Level::Raid0 => {}
-            Level::Raid1 => assert!(
-                data.windows(2).all(|pair| pair[0] == pair[1]),
-                "legs differ"
-            ),
+            Level::Raid1 | Level::Raid10 => assert!(copies_agree(array, &data), "copies differ"),
             _ => assert!(parity_agrees(array, &data), "parity differs"),
         }
     }

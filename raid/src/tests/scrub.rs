@@ -4,7 +4,7 @@ use weft_block::{BlockDevice, ErrorKind};
 
 use super::harness::*;
 use crate::level::Level;
-use crate::{Array, Scrub, ScrubReport};
+use crate::{Array, Scrub, ScrubReport, geometry};
 
 /// Runs a scrub to its end.
 fn scrub(rig: &Rig, array: &Array, scrub: Scrub) -> ScrubReport {
@@ -37,7 +37,8 @@ fn corrupt(rig: &Rig, disk: usize, sector: u64) -> Vec<u8> {
 
 /// How many legs or parities there are beyond the first.
 fn can_locate(shape: Shape) -> bool {
-    shape.level == Level::Raid6 || (shape.level == Level::Raid1 && shape.members > 2)
+    let copies = shape.copies.map_or(0, |layout| layout.copies());
+    shape.level == Level::Raid6 || (shape.level == Level::Raid1 && shape.members > 2) || copies > 2
 }
 
 #[test]
@@ -72,7 +73,11 @@ fn the_liar_is_named_and_healed_and_never_the_others() {
                 "{shape:?}"
             );
             assert_eq!(found.places[0].liars[..], [liar as u32], "{shape:?}");
-            assert_eq!(found.places[0].offset, 77 * 512);
+            let offset = match array.geometry().shape() {
+                geometry::Shape::Copies(copies) => copies.origin(liar as u32, 77 * 512),
+                _ => Some(77 * 512),
+            };
+            assert_eq!(Some(found.places[0].offset), offset);
             let mended = scrub(&rig, &array, Scrub::Repair);
             assert_eq!((mended.mismatches, mended.repaired), (1, 1));
             assert_eq!(rig.member_data(liar, 77 * 512, 512), was, "{shape:?}");

@@ -8,8 +8,10 @@ use futures_util::future::join_all;
 use weft_block::{Buffer, Error, ErrorKind, Request, Result};
 
 use super::{has_parity, windows};
+use crate::array::copies::{copies_at, pieces};
 use crate::array::lane::Lane;
 use crate::array::{Duty, MemberId, Step, done_bytes};
+use crate::geometry::Shape;
 
 /// Bytes that are rebuilt between two records of how far it is: what a power cut makes the rebuild do again.
 const CHECKPOINT: u64 = 64 << 20;
@@ -63,7 +65,8 @@ impl Lane {
         if start >= size {
             return self.finish(id, slot).await;
         }
-        let range = match by_bitmap {
+        let has_copies = matches!(self.shared.geometry.shape(), Shape::Copies(_));
+        let range = match by_bitmap && !has_copies {
             false => start..size.min(start + most),
             true => {
                 let missed = self.shared.state().intent.next_missed(start);
@@ -79,7 +82,15 @@ impl Lane {
                 start..size.min(chunk).min(start + most)
             }
         };
-        {
+        if has_copies {
+            let copied = |window| self.recover_copies(id, slot, window, by_bitmap);
+            for result in join_all(windows(&range).map(copied)).await {
+                result?;
+            }
+            if done_bytes(&done) == start {
+                done.store(range.end, Ordering::Release);
+            }
+        } else {
             let _guard = self.shared.locks.exclusive(range.clone()).await;
             let parts = windows(&range).map(|window| self.recover_window(id, slot, window));
             for result in join_all(parts).await {
@@ -122,7 +133,7 @@ impl Lane {
         let len = range.end - range.start;
         let made = match has_parity(&self.shared.geometry) {
             true => self.make_buffer(slot, range.start, len).await,
-            false => self.copy_buffer(range.start, len).await,
+            false => self.copy_buffer(slot, range.start, len).await,
         };
         let error = match made {
             Ok(made) => return self.recover_write(id, slot, range, made).await,
@@ -182,14 +193,52 @@ impl Lane {
         Ok(())
     }
 
-    /// A range of a mirror, from whichever legs have it. The range is held.
-    async fn copy_buffer(&self, offset: u64, len: u64) -> Result<Buffer> {
+    /// Copies what `slot` holds in a range of member space from wherever else it is, chunk by chunk, each held alone.
+    async fn recover_copies(
+        &self,
+        id: MemberId,
+        slot: u32,
+        range: Range<u64>,
+        by_bitmap: bool,
+    ) -> Result<()> {
+        let Shape::Copies(copies) = self.shared.geometry.shape() else {
+            return Ok(());
+        };
+        for piece in pieces(&self.shared.geometry, &range, u64::MAX) {
+            // Ends of members hold no copy of anything.
+            let Some(origin) = copies.origin(slot, piece.start) else {
+                continue;
+            };
+            let held = origin..origin + (piece.end - piece.start);
+            let _guard = self.shared.locks.exclusive(held.clone()).await;
+            let missed = || {
+                let state = self.shared.state();
+                let next = state.intent.next_missed(held.start);
+                next.is_some_and(|chunk| chunk.start < held.end)
+            };
+            if !by_bitmap || missed() {
+                self.recover_window(id, slot, piece).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What `slot` holds in a range of member space, from whichever other copies there are. The range is held.
+    async fn copy_buffer(&self, slot: u32, offset: u64, len: u64) -> Result<Buffer> {
+        let origin = match self.shared.geometry.shape() {
+            Shape::Copies(copies) => copies.origin(slot, offset),
+            _ => Some(offset),
+        };
         let route = self.route();
-        let mut last = Error::new(ErrorKind::Offline, "no leg is left to copy from");
-        for slot in 0..self.shared.geometry.members() {
-            let reads = self
-                .read_slots(&route, [slot].into_iter(), offset, len)
-                .await;
+        let copies = origin.map(|origin| copies_at(&self.shared.geometry, &route, origin));
+        let mut last = Error::new(ErrorKind::Offline, "no copy is left to copy from");
+        for copy in copies
+            .into_iter()
+            .flatten()
+            .filter(|copy| copy.slot != slot)
+        {
+            let place = [(copy.slot, copy.offset)].into_iter();
+            let reads = self.read_places(&route, place, len).await;
             if let Some((_, buffer)) = reads.buffers.into_iter().next() {
                 return Ok(buffer);
             }
@@ -210,7 +259,7 @@ impl Lane {
         let mut made = self.pool.take(len as usize);
         let half = (len / 2).next_multiple_of(block);
         for (at, len) in [(0, half), (half, len - half)] {
-            let part = Box::pin(self.copy_buffer(offset + at, len)).await?;
+            let part = Box::pin(self.copy_buffer(slot, offset + at, len)).await?;
             made[at as usize..(at + len) as usize].copy_from_slice(&part);
             self.pool.put(part);
         }

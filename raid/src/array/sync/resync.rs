@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result};
 
 use super::{has_parity, windows};
+use crate::array::copies::{copies_at, pieces};
 use crate::array::lane::{Lane, Leg};
 use crate::array::state::MemberId;
 use crate::geometry::{ParityRows, Shape};
@@ -25,7 +26,7 @@ enum Outcome {
 impl Lane {
     /// Resyncs up to `most` bytes of the chunk that is next.
     pub(super) async fn resync_step(&self, most: u64) -> Result<()> {
-        let size = self.shared.geometry.member_size();
+        let size = self.shared.geometry.sync_size();
         let whole = self.shared.state().is_whole(&self.shared.geometry);
         if has_parity(&self.shared.geometry) && !whole {
             // Without a member parity says nothing more than the data it stands for: it is taken as it is, as md does.
@@ -61,7 +62,7 @@ impl Lane {
     }
 
     fn resync_advance(&self, state: &mut crate::array::State, range: &Range<u64>, chunk_end: u64) {
-        let size = self.shared.geometry.member_size();
+        let size = self.shared.geometry.sync_size();
         let chunk_start = state.intent.chunk_start(range.start);
         // Only if every part of the chunk was done in this pass.
         let in_order = range.start == chunk_start || state.resync_cursor == range.start;
@@ -86,7 +87,7 @@ impl Lane {
     async fn resync_window(&self, range: Range<u64>) -> Result<Outcome> {
         let result = match self.shared.geometry.shape() {
             Shape::Parity(_) => self.resync_parity(range.clone()).await,
-            _ => self.resync_legs(range.clone()).await,
+            _ => self.resync_copies(range.clone()).await,
         }?;
         let block = u64::from(self.shared.block as u32);
         if result == Outcome::Agree || range.end - range.start <= block {
@@ -153,8 +154,9 @@ impl Lane {
                 self.pool.put(made);
                 continue;
             }
-            let legs: SmallVec<[&Leg; 4]> = route.legs[slot as usize].iter().collect();
-            self.rewrite(&legs, range.start, made.into()).await?;
+            let leg = route.legs[slot as usize].iter();
+            let target: SmallVec<[(&Leg, u64); 1]> = leg.map(|leg| (leg, range.start)).collect();
+            self.rewrite(&target, made.into()).await?;
         }
         for (_, buffer) in reads.buffers {
             self.pool.put(buffer);
@@ -196,8 +198,9 @@ impl Lane {
     ) -> Result<Outcome> {
         let route = self.route();
         if let ([slot], Some(made)) = (unreadable, self.agreed(range, unreadable, parities, read)) {
-            let legs: SmallVec<[&Leg; 4]> = route.legs[*slot as usize].iter().collect();
-            self.rewrite(&legs, range.start, made.into()).await?;
+            let leg = route.legs[*slot as usize].iter();
+            let target: SmallVec<[(&Leg, u64); 1]> = leg.map(|leg| (leg, range.start)).collect();
+            self.rewrite(&target, made.into()).await?;
             return Ok(Outcome::Agree);
         }
         let lost = unreadable.iter().chain(parities);
@@ -244,13 +247,24 @@ impl Lane {
         }
     }
 
-    /// Reads the window from the first leg that has it, and writes it to the legs that differ.
-    async fn resync_legs(&self, range: Range<u64>) -> Result<Outcome> {
+    /// Reads each piece of the window from the first copy that is there, and writes it to the copies that differ.
+    async fn resync_copies(&self, range: Range<u64>) -> Result<Outcome> {
+        let mut outcome = Outcome::Agree;
+        for piece in pieces(&self.shared.geometry, &range, u64::MAX) {
+            if self.resync_piece(piece).await? == Outcome::Unreadable {
+                outcome = Outcome::Unreadable;
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn resync_piece(&self, range: Range<u64>) -> Result<Outcome> {
         let route = self.route();
-        let slots =
-            (0..self.shared.geometry.members()).filter(|&slot| route.whole(slot, &range).is_some());
         let len = range.end - range.start;
-        let reads = self.read_slots(&route, slots, range.start, len).await;
+        let mut copies = copies_at(&self.shared.geometry, &route, range.start);
+        copies.retain(|copy| copy.leg.has(&(copy.offset..copy.offset + len)));
+        let places = copies.iter().map(|copy| (copy.slot, copy.offset));
+        let reads = self.read_places(&route, places, len).await;
         let (mut gone, mut bad) = (Vec::new(), Vec::new());
         for (slot, id, error) in reads.failed {
             match id {
@@ -259,13 +273,13 @@ impl Lane {
             }
         }
         self.fail_members(gone).await?;
-        // Smaller windows first: another leg's bad block must not cost what the first leg has.
+        // Smaller windows first: another copy's bad block must not cost what the first one has.
         if !bad.is_empty() && len > self.shared.block as u64 {
             return Ok(Outcome::Unreadable);
         }
         let mut buffers = reads.buffers.into_iter();
         let Some((_, first)) = buffers.next() else {
-            // It was torn on every leg, and stays unreadable on each until it is written.
+            // It was torn on every copy, and stays unreadable on each until it is written.
             return Ok(Outcome::Agree);
         };
         let mut differ = bad;
@@ -275,19 +289,18 @@ impl Lane {
             }
             self.pool.put(other);
         }
-        let legs: SmallVec<[&Leg; 4]> = differ
-            .iter()
-            .filter_map(|&slot| route.legs[slot as usize].as_ref())
-            .collect();
-        self.rewrite(&legs, range.start, first.into()).await?;
+        copies.retain(|copy| differ.contains(&copy.slot));
+        let targets: SmallVec<[(&Leg, u64); 4]> =
+            copies.iter().map(|copy| (copy.leg, copy.offset)).collect();
+        self.rewrite(&targets, first.into()).await?;
         Ok(Outcome::Agree)
     }
 
-    /// Writes the same data to legs; those that do not take it are failed.
-    pub(super) async fn rewrite(&self, legs: &[&Leg], offset: u64, data: IoVec) -> Result<()> {
-        let sent: SmallVec<[_; 4]> = legs
+    /// Writes the same data to legs, each at its place; those that do not take it are failed.
+    pub(super) async fn rewrite(&self, targets: &[(&Leg, u64)], data: IoVec) -> Result<()> {
+        let sent: SmallVec<[_; 4]> = targets
             .iter()
-            .map(|leg| (leg.id, leg.submit(Request::write(offset, data.clone()))))
+            .map(|(leg, offset)| (leg.id, leg.submit(Request::write(*offset, data.clone()))))
             .collect();
         let mut failed: Vec<(MemberId, Error)> = Vec::new();
         for (id, completion) in sent {
@@ -295,14 +308,15 @@ impl Lane {
                 failed.push((id, error));
             }
         }
-        let range = offset..offset + data.len() as u64;
+        let len = data.len() as u64;
         self.pool.put_vector(data);
         self.fail_members(failed).await?;
-        let healed: SmallVec<[MemberId; 2]> = legs
-            .iter()
-            .filter(|leg| leg.is_bad(&range))
-            .map(|leg| leg.id)
-            .collect();
-        self.clear_lost(&healed, &range).await
+        for (leg, offset) in targets {
+            let range = *offset..*offset + len;
+            if leg.is_bad(&range) {
+                self.clear_lost(&[leg.id], &range).await?;
+            }
+        }
+        Ok(())
     }
 }

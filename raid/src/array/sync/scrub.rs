@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use weft_block::{Error, ErrorKind, IoVec, Request, Result};
 
 use super::{has_parity, windows};
-use crate::array::lane::{Lane, Leg};
+use crate::array::copies::pieces;
+use crate::array::lane::Lane;
 use crate::array::state::MemberId;
 use crate::array::{Array, State};
 use crate::geometry::Shape;
@@ -34,7 +35,7 @@ pub enum Scrub {
 /// Blocks of one place that do not agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// First byte in the members' data.
+    /// First byte in the members' data; with RAID-10 of the array.
     pub offset: u64,
     /// Bytes.
     pub len: u64,
@@ -155,7 +156,7 @@ impl Array {
 impl Lane {
     /// Compares up to `most` bytes of each member.
     pub(super) async fn scrub_step(&self, most: u64) -> Result<()> {
-        let size = self.shared.geometry.member_size();
+        let size = self.shared.geometry.sync_size();
         let next = {
             let mut state = self.shared.state();
             let whole = state.is_whole(&self.shared.geometry);
@@ -190,28 +191,31 @@ impl Lane {
         Ok(())
     }
 
-    /// Compares a window, row by row.
+    /// Compares a window, row by row or piece by piece.
     async fn scrub_window(&self, range: Range<u64>, scrub: Scrub) -> Result<()> {
-        let chunk = match self.shared.geometry.shape() {
-            Shape::Parity(rows) => rows.chunk(),
-            _ => u64::MAX,
-        };
-        let mut start = range.start;
-        while start < range.end {
-            let row_end = (start / chunk).saturating_add(1).saturating_mul(chunk);
-            let end = range.end.min(row_end);
-            self.scrub_part(start..end, scrub).await?;
-            start = end;
+        for part in pieces(&self.shared.geometry, &range, u64::MAX) {
+            self.scrub_part(part, scrub).await?;
         }
         Ok(())
+    }
+
+    /// Where what belongs together at `offset` lies: slots, and their bytes of member space.
+    fn belonging(&self, offset: u64) -> SmallVec<[(u32, u64); 8]> {
+        match self.shared.geometry.shape() {
+            Shape::Parity(rows) => (0..rows.members()).map(|slot| (slot, offset)).collect(),
+            _ => {
+                let places = self.shared.geometry.places(offset).into_iter();
+                places.map(|place| (place.slot, place.offset)).collect()
+            }
+        }
     }
 
     /// Compares a part that lies in one row: as a whole first, since nearly all of it agrees.
     async fn scrub_part(&self, range: Range<u64>, scrub: Scrub) -> Result<()> {
         let route = self.route();
         let len = range.end - range.start;
-        let slots = 0..self.shared.geometry.members();
-        let reads = self.read_slots(&route, slots, range.start, len).await;
+        let places = self.belonging(range.start);
+        let reads = self.read_places(&route, places.into_iter(), len).await;
         let block = self.shared.block as u64;
         if !reads.failed.is_empty() {
             let gone = reads.failed.into_iter().filter_map(|(slot, id, error)| {
@@ -288,18 +292,18 @@ impl Lane {
         let route = self.route();
         let len = range.end - range.start;
         let mut lost = false;
-        for leg_slot in 0..self.shared.geometry.members() {
-            let Some(leg) = &route.legs[leg_slot as usize] else {
+        for (slot, offset) in self.belonging(range.start) {
+            let Some(leg) = &route.legs[slot as usize] else {
                 continue;
             };
             let mended = match has_parity(&self.shared.geometry) {
                 true => self
-                    .mend(leg_slot, leg.id, range.start, len)
+                    .mend(slot, leg.id, offset, len)
                     .await
                     .map(|made| self.pool.put(made)),
                 false => {
                     let read = Request::read(range.start, self.pool.take(len as usize).into());
-                    self.mirror_copy(&read, Some(leg.id)).await
+                    self.copies_mend(&read, Some(leg.id)).await
                 }
             };
             lost |= mended.is_err();
@@ -321,7 +325,10 @@ impl Lane {
     fn to_trust(&self, offset: u64) -> SmallVec<[u32; 2]> {
         match self.shared.geometry.shape() {
             Shape::Parity(rows) => rows.parity_slots(offset / rows.chunk()).collect(),
-            _ => (1..self.shared.geometry.members()).collect(),
+            _ => self.belonging(offset)[1..]
+                .iter()
+                .map(|(slot, _)| *slot)
+                .collect(),
         }
     }
 
@@ -329,8 +336,9 @@ impl Lane {
     async fn scrub_rewrite(&self, range: &Range<u64>, wrong: &[u32]) -> Result<()> {
         let (offset, len) = (range.start, range.end - range.start);
         let route = self.route();
-        let rest = (0..self.shared.geometry.members()).filter(|slot| !wrong.contains(slot));
-        let reads = self.read_slots(&route, rest, offset, len).await;
+        let places = self.belonging(offset);
+        let rest = places.iter().filter(|(slot, _)| !wrong.contains(slot));
+        let reads = self.read_places(&route, rest.copied(), len).await;
         for &slot in wrong {
             let mut made = self.pool.take(len as usize);
             match self.shared.geometry.shape() {
@@ -354,8 +362,11 @@ impl Lane {
                     None => continue,
                 },
             }
-            let legs: SmallVec<[&Leg; 4]> = route.legs[slot as usize].iter().collect();
-            self.rewrite(&legs, offset, IoVec::from(made)).await?;
+            let place = places.iter().find(|(other, _)| *other == slot);
+            let leg = route.legs[slot as usize].as_ref();
+            if let (Some(leg), Some(&(_, offset))) = (leg, place) {
+                self.rewrite(&[(leg, offset)], IoVec::from(made)).await?;
+            }
         }
         reads
             .buffers

@@ -1,0 +1,401 @@
+//! RAID-1 and RAID-10: reads from one copy, changes on all.
+//!
+//! The array is taken in *pieces*, runs that lie in one run on each member that has a copy: the whole of a mirror, the
+//! chunks of RAID-10. Ranges that are locked and remembered are the array's own.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+use smallvec::SmallVec;
+use weft_block::{Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result};
+
+use super::Lane;
+use super::lane::{Leg, Route};
+use super::queue::ready;
+use super::state::MemberId;
+use crate::geometry::Geometry;
+
+/// Bytes that are copied and written at a time.
+const PIECE: u64 = 1 << 20;
+/// Pieces of one request in flight at most.
+const REQUEST_PIECES: usize = 16;
+
+/// One copy of a piece: the leg that holds it and where.
+#[derive(Clone, Copy)]
+pub(crate) struct Copy<'a> {
+    pub(crate) slot: u32,
+    pub(crate) leg: &'a Leg,
+    /// Bytes of member space.
+    pub(crate) offset: u64,
+}
+
+impl Copy<'_> {
+    /// The `len` bytes of member space from its start on.
+    fn range(&self, len: u64) -> Range<u64> {
+        self.offset..self.offset + len
+    }
+
+    /// Whether `len` bytes of it are there.
+    fn has(&self, len: u64) -> bool {
+        self.leg.has(&self.range(len))
+    }
+
+    /// Sends what `request` asks of the array to this copy.
+    fn submit(&self, op: Op, len: u64, buffer: IoVec) -> LocalBoxFuture<'static, Completion> {
+        let (op, offset) = (op, self.offset);
+        self.leg.submit(Request {
+            op,
+            offset,
+            len,
+            buffer,
+        })
+    }
+}
+
+/// The copies of array byte `offset` whose members are there.
+pub(crate) fn copies_at<'a>(
+    geometry: &Geometry,
+    route: &'a Route,
+    offset: u64,
+) -> SmallVec<[Copy<'a>; 4]> {
+    let places = geometry.places(offset).into_iter();
+    let copies = places.filter_map(|place| {
+        let leg = route.legs[place.slot as usize].as_ref()?;
+        Some(Copy {
+            slot: place.slot,
+            leg,
+            offset: place.offset,
+        })
+    });
+    copies.collect()
+}
+
+/// Cuts a range of the array into pieces of at most `most` bytes.
+pub(crate) fn pieces(
+    geometry: &Geometry,
+    range: &Range<u64>,
+    most: u64,
+) -> impl Iterator<Item = Range<u64>> {
+    let chunk = match geometry.chunk() {
+        0 => u64::MAX,
+        chunk => chunk,
+    };
+    let (mut start, end) = (range.start, range.end);
+    std::iter::from_fn(move || {
+        let chunk_end = (start / chunk).saturating_add(1).saturating_mul(chunk);
+        let piece = start..end.min(chunk_end).min(start.saturating_add(most));
+        start = piece.end;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// How a thread spreads its reads over the legs.
+#[derive(Default)]
+pub(crate) struct Balance {
+    legs: RefCell<SmallVec<[Load; 4]>>,
+    turn: Cell<usize>,
+}
+
+#[derive(Clone, Default)]
+struct Load {
+    in_flight: Rc<Cell<u32>>,
+    /// Where the last read ended, in member space.
+    end: u64,
+}
+
+/// Counts a read off when it is answered or forgotten.
+struct Counted(Rc<Cell<u32>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Balance {
+    /// Reads each piece from one of its copies; from another, with the first one mended, if that fails.
+    pub(crate) fn read(
+        &self,
+        lane: &Rc<Lane>,
+        request: Request,
+    ) -> LocalBoxFuture<'static, Completion> {
+        let range = request.offset..request.end();
+        let mut pieces = pieces(&lane.shared.geometry, &range, u64::MAX);
+        let (first, second) = (pieces.next(), pieces.next());
+        let (Some(first), Some(second)) = (first, second) else {
+            return self.read_piece(lane, request);
+        };
+        let sent: Vec<_> = [first, second]
+            .into_iter()
+            .chain(pieces)
+            .map(|piece| {
+                let at = (piece.start - range.start) as usize;
+                let buffer = request.buffer.slice(at, (piece.end - piece.start) as usize);
+                self.read_piece(lane, Request::read(piece.start, buffer))
+            })
+            .collect();
+        Box::pin(async move {
+            let mut failed = None;
+            for completion in join_all(sent).await {
+                if let Err(error) = completion.result {
+                    failed = failed.or(Some(error));
+                }
+            }
+            match failed {
+                Some(error) => request.failed(error),
+                None => request.done(),
+            }
+        })
+    }
+
+    fn read_piece(
+        &self,
+        lane: &Rc<Lane>,
+        mut request: Request,
+    ) -> LocalBoxFuture<'static, Completion> {
+        let route = lane.route();
+        let range = request.offset..request.end();
+        let first_only = lane.shared.needs_resync(&range);
+        let copies = copies_at(&lane.shared.geometry, &route, range.start);
+        let Some(copy) = self.choose(&copies, route.legs.len(), request.len, first_only) else {
+            let error = Error::new(
+                ErrorKind::Offline,
+                format!("array {} has no member left", lane.shared.name),
+            );
+            return ready(request.failed(error));
+        };
+        let counted = self.count(&copy, request.len);
+        let id = copy.leg.id;
+        request.offset = copy.offset;
+        let sent = copy.leg.submit(request);
+        let lane = Rc::clone(lane);
+        Box::pin(async move {
+            let completion = sent.await;
+            drop(counted);
+            let Err(error) = completion.result else {
+                return completion;
+            };
+            let again = Request::read(range.start, completion.buffer);
+            lane.spawn(again, move |lane, request| {
+                lane.copies_heal(request, id, error)
+            })
+            .await
+        })
+    }
+
+    /// The copy to read: the one whose member's last read ended here, otherwise the one whose member has the least to
+    /// do. Where copies may differ, always the first, so that readers see one value until the resync has made it
+    /// everybody's.
+    fn choose<'a>(
+        &self,
+        copies: &[Copy<'a>],
+        slots: usize,
+        len: u64,
+        first_only: bool,
+    ) -> Option<Copy<'a>> {
+        let mut loads = self.legs.borrow_mut();
+        loads.resize_with(slots, Load::default);
+        let mut whole = copies.iter().filter(|copy| copy.has(len)).copied();
+        if first_only {
+            return whole.next();
+        }
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        whole.min_by_key(|copy| {
+            let slot = copy.slot as usize;
+            let load = &loads[slot];
+            let follows = load.end == copy.offset;
+            (!follows, load.in_flight.get(), (slot + turn) % slots)
+        })
+    }
+
+    fn count(&self, copy: &Copy<'_>, len: u64) -> Counted {
+        let load = &mut self.legs.borrow_mut()[copy.slot as usize];
+        load.end = copy.offset + len;
+        load.in_flight.set(load.in_flight.get() + 1);
+        Counted(Rc::clone(&load.in_flight))
+    }
+}
+
+impl Lane {
+    /// A write, write-zeroes or discard, on all copies.
+    pub(crate) async fn copies_change(self: Rc<Self>, request: Request) -> Completion {
+        // Zeroes and discards carry no data, so they need not be cut small.
+        let most = match request.op {
+            Op::Write { .. } => PIECE,
+            _ => u64::MAX,
+        };
+        let range = request.offset..request.end();
+        let mut pieces = pieces(&self.shared.geometry, &range, most);
+        loop {
+            let some: SmallVec<[Range<u64>; 16]> = pieces.by_ref().take(REQUEST_PIECES).collect();
+            let result = match &some[..] {
+                [] => return request.done(),
+                [piece] => self.copies_write(&request, piece.clone()).await,
+                // All run to their end, whichever fails.
+                some => {
+                    let parts = some
+                        .iter()
+                        .map(|piece| self.copies_write(&request, piece.clone()));
+                    join_all(parts).await.into_iter().collect()
+                }
+            };
+            if let Err(error) = result {
+                return request.failed(error);
+            }
+        }
+    }
+
+    async fn copies_write(&self, request: &Request, piece: Range<u64>) -> Result<()> {
+        let (at, len) = (piece.start - request.offset, piece.end - piece.start);
+        let _guard = self.shared.locks.exclusive(piece.clone()).await;
+        let writing = self.begin(piece.clone()).await?;
+        let route = self.route();
+        let copies = copies_at(&self.shared.geometry, &route, piece.start);
+        let all = self.shared.geometry.places(piece.start).len();
+        if copies.is_empty() {
+            let why = format!("array {} has no member left for this", self.shared.name);
+            return Err(Error::new(ErrorKind::Offline, why));
+        }
+        let data = match request.op {
+            // A guest may change its pages while they are written, and the copies must agree.
+            Op::Write { .. } if copies.len() > 1 => {
+                let mut copy = self.pool.take(len as usize);
+                request.buffer.copy_out(at as usize, &mut copy);
+                IoVec::from(copy)
+            }
+            Op::Write { .. } => request.buffer.slice(at as usize, len as usize),
+            _ => IoVec::empty(),
+        };
+        if copies.len() < all || copies.iter().any(|copy| !copy.has(len)) {
+            writing.missed();
+        }
+        let sent: SmallVec<[_; 4]> = copies
+            .iter()
+            .map(|copy| (copy.leg.id, copy.submit(request.op, len, data.clone())))
+            .collect();
+        let (mut failed, mut left) = (Vec::new(), Vec::new());
+        for (id, completion) in sent {
+            let completion = completion.await;
+            left.push(completion.buffer);
+            if let Err(error) = completion.result {
+                failed.push((id, error));
+            }
+        }
+        left.clear();
+        if copies.len() > 1 {
+            self.pool.put_vector(data);
+        }
+        self.outcome(failed).await?;
+        writing.done();
+        self.copies_healed(&copies, len).await
+    }
+
+    /// Copies were written: what of them was marked as lost is there again.
+    pub(crate) async fn copies_healed(&self, copies: &[Copy<'_>], len: u64) -> Result<()> {
+        for copy in copies {
+            let range = copy.range(len);
+            if copy.leg.is_bad(&range) {
+                self.clear_lost(&[copy.leg.id], &range).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a read of a piece that `broken` could not, from another copy, and writes what was read there to `broken`.
+    async fn copies_heal(
+        self: Rc<Self>,
+        request: Request,
+        broken: MemberId,
+        error: Error,
+    ) -> Completion {
+        if request.buffer.is_empty() {
+            // An executor below has ended and taken the buffer with it.
+            return request.failed(error);
+        }
+        let range = request.offset..request.end();
+        let _guard = self.shared.locks.exclusive(range.clone()).await;
+        if error.kind() == ErrorKind::Offline {
+            // Failing the last leg is refused, and the error is the answer then.
+            if self.fail_members(vec![(broken, error)]).await.is_err() {
+                let why = format!("no member of array {} can be read", self.shared.name);
+                return request.failed(Error::new(ErrorKind::Offline, why));
+            }
+            return match self.copies_mend(&request, None).await {
+                Ok(()) => request.done(),
+                Err(error) => request.failed(error),
+            };
+        }
+        if self.copies_mend(&request, Some(broken)).await.is_ok() {
+            return request.done();
+        }
+        // No copy is whole: block by block, each from whichever has it.
+        let block = u64::from(self.shared.info.logical_block);
+        let mut at = 0;
+        while at < request.len {
+            let buffer = request.buffer.slice(at as usize, block as usize);
+            let part = Request::read(request.offset + at, buffer);
+            if let Err(error) = self.copies_mend(&part, Some(broken)).await {
+                return request.failed(error);
+            }
+            at += block;
+        }
+        request.done()
+    }
+
+    /// Reads a piece from the first copy that is there and rewrites it on those before that are not. The range is
+    /// held. `last` is asked last: it has just failed.
+    pub(crate) async fn copies_mend(
+        &self,
+        request: &Request,
+        last: Option<MemberId>,
+    ) -> Result<()> {
+        let route = self.route();
+        let len = request.len;
+        let mut copies = copies_at(&self.shared.geometry, &route, request.offset);
+        let all = copies.clone();
+        copies.retain(|copy| copy.has(len));
+        copies.sort_by_key(|copy| Some(copy.leg.id) == last);
+        let (mut bad, mut failed) = (Vec::new(), Vec::new());
+        let mut answer = Err(Error::new(
+            ErrorKind::Offline,
+            format!("no member of array {} is left", self.shared.name),
+        ));
+        // Memory of our own: a guest may change its pages before they are written to the bad legs.
+        let data = IoVec::from(self.pool.take(len as usize));
+        for copy in copies {
+            match copy.submit(Op::Read, len, data.clone()).await.result {
+                Ok(()) => {
+                    answer = Ok(copy.leg.id);
+                    break;
+                }
+                Err(error) if error.kind() == ErrorKind::Offline => {
+                    failed.push((copy.leg.id, error));
+                }
+                Err(error) => {
+                    bad.push(copy);
+                    let why = format!("array {} cannot be read", self.shared.name);
+                    answer = Err(error.in_context(why));
+                }
+            }
+        }
+        let source = answer?;
+        let copied = data.to_buffer();
+        request.buffer.clone().copy_in(0, &copied);
+        let healed = all.iter().find(|copy| {
+            let id = copy.leg.id;
+            Some(id) == last && id != source && bad.iter().all(|other| other.leg.id != id)
+        });
+        bad.extend(healed.copied());
+        for copy in bad {
+            let write = Op::Write { fua: false };
+            if let Err(error) = copy.submit(write, len, data.clone()).await.result {
+                failed.push((copy.leg.id, error));
+            }
+        }
+        self.pool.put_vector(data);
+        self.fail_members(failed).await
+    }
+}
