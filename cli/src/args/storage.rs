@@ -110,7 +110,7 @@ pub(crate) enum RaidCommand {
 pub(crate) struct RaidCreateArgs {
     /// Its name
     pub(crate) name: String,
-    /// The RAID level: 0, 1, 4, 5 or 6
+    /// The RAID level: 0, 1, 4, 5, 6 or 10
     #[arg(long)]
     pub(crate) level: u32,
     /// Its members
@@ -122,7 +122,7 @@ pub(crate) struct RaidCreateArgs {
     /// The chunk size [default: 512K]
     #[arg(long)]
     pub(crate) chunk: Option<Size>,
-    /// The layout, by md's name [default: left-symmetric]
+    /// The layout, by md's name: of RAID-5 and 6 such as left-symmetric, of RAID-10 n2, f2 or o2
     #[arg(long)]
     pub(crate) layout: Option<String>,
     /// What makes members agree after a crash: bitmap or resync [default: bitmap]

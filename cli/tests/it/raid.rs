@@ -203,3 +203,23 @@ fn a_repair_of_raid_5_leaves_the_choice() {
     weft.ok(&["raid", "fail", "tank", "./a"]);
     assert_eq!(weft.fails(&["raid", "check", "tank"]).0, "degraded");
 }
+
+#[test]
+fn raid_10_lives_as_long_as_every_chunk_has_a_copy() {
+    let weft = Weft::new();
+    weft.disks(&["a", "b", "c", "d"], "16M");
+    let line = ["raid", "create", "tank", "--level", "10", "--layout", "n2"];
+    weft.ok(&[&line[..], &["./a", "./b", "./c", "./d"]].concat());
+    let array = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(array["layout"], "near=2");
+    weft.ok(&["raid", "fail", "tank", "./a"]);
+    let other_pair = weft.json(&["raid", "fail", "tank", "./c"]);
+    assert_eq!(other_pair["state"], "degraded");
+    let (kind, message) = weft.fails(&["raid", "fail", "tank", "./b"]);
+    assert_eq!(kind, "invalid");
+    assert!(message.contains("would be lost"), "{message}");
+    let (kind, message) = weft.fails(&[
+        "raid", "create", "x", "--level", "10", "--layout", "x2", "./a",
+    ]);
+    assert_eq!(kind, "invalid", "{message}");
+}

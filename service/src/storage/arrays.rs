@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use weft_raid::level::{Level, ParityLayout};
+use weft_raid::level::{CopiesLayout, Level, ParityLayout};
 use weft_raid::{AssembleOptions, CreateOptions, Examined, MemberDevice};
 use weft_uring::{ShardHandle, spawner};
 
@@ -518,19 +518,26 @@ fn options(request: &RaidCreate) -> Result<CreateOptions> {
         4 => Level::Raid4,
         5 => Level::Raid5,
         6 => Level::Raid6,
+        10 => Level::Raid10,
         other => {
             return Err(invalid(format!(
-                "RAID-{other} is not made here yet; use 0, 1, 4, 5 or 6"
+                "there is no RAID-{other}; use 0, 1, 4, 5, 6 or 10"
             )));
         }
     };
-    let layout = match &request.layout {
-        None => None,
-        Some(layout) => Some(
-            ParityLayout::from_name(level, layout)
-                .ok_or_else(|| invalid(format!("there is no layout named {layout:?}")))?,
-        ),
-    };
+    let unknown = |layout: &str| invalid(format!("{level} has no layout named {layout:?}"));
+    let (mut layout, mut copies) = (None, None);
+    match (&request.layout, level) {
+        (None, _) => {}
+        (Some(name), Level::Raid10) => {
+            let found = CopiesLayout::from_name(name);
+            copies = Some(found.ok_or_else(|| unknown(name))?);
+        }
+        (Some(name), _) => {
+            let found = ParityLayout::from_name(level, name);
+            layout = Some(found.ok_or_else(|| unknown(name))?);
+        }
+    }
     let bitmap = match request.consistency.as_deref() {
         None | Some("bitmap") => true,
         Some("resync") => false,
@@ -544,6 +551,7 @@ fn options(request: &RaidCreate) -> Result<CreateOptions> {
     let written = format!("{}:{name}", super::host_name());
     let mut options = CreateOptions::new(level, &written, members, now(), random);
     options.layout = layout;
+    options.copies = copies;
     options.bitmap = bitmap;
     options.assume_clean = request.assume_clean;
     options.spares = request.spares.len();

@@ -78,7 +78,7 @@ pub(crate) fn both_ways(cases: &[Case]) -> Result<()> {
     Ok(())
 }
 
-/// Changes the first block of a member's data: P of the first row (left-symmetric), or a mirror's leg.
+/// Changes the first block of a member's data: P of the first row (left-symmetric), a mirror's second leg, or a second copy.
 fn spoil(path: &Path) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new()

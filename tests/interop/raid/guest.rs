@@ -30,6 +30,7 @@ pub(crate) fn guest(name: &str, cases: &[Case]) -> (LinuxGuest, Vec<Vec<String>>
         .disks(&paths)
         .module("raid0")
         .module("raid1")
+        .module("raid10")
         .module("raid456")
         .cpus(2)
         .time_limit(std::time::Duration::from_secs(300));

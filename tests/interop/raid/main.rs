@@ -41,12 +41,29 @@ fn raid6(folder: &Path, numbers: std::ops::Range<u32>) -> Vec<Case> {
         .collect()
 }
 
+/// RAID-10 in each kind of layout, over odd and even counts of members.
+fn raid10(folder: &Path) -> Vec<Case> {
+    let shapes = [
+        ("n2", 4),
+        ("n2", 3),
+        ("n3", 4),
+        ("f2", 3),
+        ("f2", 4),
+        ("o2", 3),
+        ("o2", 4),
+    ];
+    shapes
+        .map(|(layout, members)| Case::raid10(folder, layout, members))
+        .into()
+}
+
 #[test]
 fn mdadm_accepts_every_file() -> Result<()> {
     require!("mdadm");
     let folder = temp_dir();
     let mut cases = cases(folder.path());
     cases.extend(raid6(folder.path(), 0..21));
+    cases.extend(raid10(folder.path()));
     for case in cases {
         let judge = |state: &str| -> Result<()> {
             for path in &case.paths {
@@ -110,6 +127,15 @@ fn raid6_of_both_kinds_goes_both_ways() -> Result<()> {
 }
 
 #[test]
+fn raid10_of_both_kinds_goes_both_ways() -> Result<()> {
+    require!("qemu-system-x86_64", "mdadm");
+    let folder = temp_dir();
+    let cases = raid10(folder.path());
+    ours_first::there_and_back("raid10-ours", &cases)?;
+    theirs_first::there_and_back("raid10-theirs", &cases)
+}
+
+#[test]
 fn a_crash_on_one_side_is_made_up_for_on_the_other() -> Result<()> {
     require!("qemu-system-x86_64", "mdadm");
     let folder = temp_dir();
@@ -118,5 +144,6 @@ fn a_crash_on_one_side_is_made_up_for_on_the_other() -> Result<()> {
         Case::new(folder.path(), Level::Raid1, None, 2),
         Case::new(folder.path(), Level::Raid5, symmetric, 3),
         Case::new(folder.path(), Level::Raid6, symmetric, 4),
+        Case::raid10(folder.path(), "n2", 6),
     ])
 }

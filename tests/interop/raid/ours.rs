@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use weft_block::{BlockDevice, IoVec, Request, Spawner};
-use weft_raid::level::{Level, ParityLayout};
+use weft_raid::level::{CopiesLayout, Level, ParityLayout};
 use weft_raid::superblock::Timestamp;
 use weft_raid::{Array, AssembleOptions, CreateOptions, MemberDevice, assemble, create};
 use weft_tests::data::{Sequence, bytes};
@@ -21,6 +21,8 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) level: Level,
     pub(crate) layout: Option<ParityLayout>,
+    /// Of RAID-10, by mdadm's name.
+    pub(crate) copies: Option<&'static str>,
     pub(crate) paths: Vec<PathBuf>,
 }
 
@@ -51,7 +53,22 @@ impl Case {
             name,
             level,
             layout,
+            copies: None,
             paths,
+        }
+    }
+
+    /// RAID-10 of a layout by mdadm's name.
+    pub(crate) fn raid10(folder: &Path, layout: &'static str, members: usize) -> Self {
+        let name = format!("r10-{layout}-{members}");
+        let path =
+            |member: usize| weft_tests::sparse_file(folder, &format!("{name}-{member}"), 5 * MIB);
+        Self {
+            level: Level::Raid10,
+            layout: None,
+            copies: Some(layout),
+            paths: (0..members).map(path).collect(),
+            name,
         }
     }
 
@@ -66,10 +83,8 @@ impl Case {
 
     /// mdadm's arguments for such an array.
     pub(crate) fn mdadm(&self) -> String {
-        let layout = match self.layout {
-            Some(layout) => format!(" --layout={}", layout.name()),
-            None => String::new(),
-        };
+        let layout = self.copies.or(self.layout.map(ParityLayout::name));
+        let layout = layout.map_or(String::new(), |layout| format!(" --layout={layout}"));
         let bitmap = match self.level {
             Level::Raid0 => "",
             _ => " --bitmap=internal",
@@ -116,6 +131,7 @@ pub(crate) fn created<T>(case: &Case, work: impl AsyncFnOnce(&Ours) -> Result<T>
         let mut random = || std::array::from_fn(|_| sequence.draw() as u8);
         let mut options = CreateOptions::new(case.level, &name, case.paths.len(), NOW, &mut random);
         options.layout = case.layout;
+        options.copies = case.copies.and_then(CopiesLayout::from_name);
         options.chunk = 64 << 10;
         let array = create(&options, members(&case.paths)?, &spawner)
             .await
