@@ -14,7 +14,7 @@ use weft_sim::{
 };
 
 use super::harness::{MIB, Shape, copies_agree, now, options, parity_agrees, shape, shapes, sync};
-use crate::level::Level;
+use crate::level::{CopiesLayout, Level};
 use crate::{Array, ArrayState, AssembleOptions, MemberDevice, assemble, create};
 
 /// Bytes of a disk: 256 KiB of data behind the first MiB.
@@ -294,6 +294,16 @@ fn arrays_survive_power_cuts_and_lost_members() {
 #[test]
 fn a_cut_after_a_lost_block_was_written_shows_nothing_old() {
     survives_as(1550, shape(Level::Raid1, 3));
+}
+
+/// A leg that was bad in part of a window was not compared in the rest of it, where it answered readers.
+#[test]
+fn a_copy_that_is_bad_in_part_is_resynced_in_the_rest() {
+    let three_near = Shape {
+        copies: CopiesLayout::from_name("n3"),
+        ..shape(Level::Raid10, 5)
+    };
+    survives_as(193, three_near);
 }
 
 /// Crashes, starts again with or without a resync, then loses each member in turn. Whether the oracle objects.

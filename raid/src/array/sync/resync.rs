@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result};
 
 use super::{has_parity, windows};
-use crate::array::copies::{copies_at, pieces};
+use crate::array::copies::{Copy, copies_at, pieces};
 use crate::array::lane::{Lane, Leg};
 use crate::array::state::MemberId;
 use crate::geometry::{ParityRows, Shape};
@@ -262,7 +262,17 @@ impl Lane {
         let route = self.route();
         let len = range.end - range.start;
         let mut copies = copies_at(&self.shared.geometry, &route, range.start);
-        copies.retain(|copy| copy.leg.has(&(copy.offset..copy.offset + len)));
+        let block = self.shared.block as u64;
+        let has = |copy: &Copy<'_>, len: u64| copy.leg.has(&(copy.offset..copy.offset + len));
+        // A copy that is there in part answers readers in that part, so it must be compared there.
+        let in_part = |copy: &Copy<'_>| {
+            let range = copy.offset..copy.offset + len;
+            !has(copy, len) && (copy.leg.is_bad(&range) || has(copy, block))
+        };
+        if len > block && copies.iter().any(in_part) {
+            return Ok(Outcome::Unreadable);
+        }
+        copies.retain(|copy| has(copy, len));
         let places = copies.iter().map(|copy| (copy.slot, copy.offset));
         let reads = self.read_places(&route, places, len).await;
         let (mut gone, mut bad) = (Vec::new(), Vec::new());
@@ -274,7 +284,7 @@ impl Lane {
         }
         self.fail_members(gone).await?;
         // Smaller windows first: another copy's bad block must not cost what the first one has.
-        if !bad.is_empty() && len > self.shared.block as u64 {
+        if !bad.is_empty() && len > block {
             return Ok(Outcome::Unreadable);
         }
         let mut buffers = reads.buffers.into_iter();
