@@ -24,21 +24,21 @@ const REQUEST_PIECES: usize = 16;
 
 /// One copy of a piece: the leg that holds it and where.
 #[derive(Clone, Copy)]
-pub(crate) struct Copy<'a> {
+pub(crate) struct Replica<'a> {
     pub(crate) slot: u32,
     pub(crate) leg: &'a Leg,
     /// Bytes of member space.
     pub(crate) offset: u64,
 }
 
-impl Copy<'_> {
+impl Replica<'_> {
     /// The `len` bytes of member space from its start on.
-    fn range(&self, len: u64) -> Range<u64> {
+    pub(crate) fn range(&self, len: u64) -> Range<u64> {
         self.offset..self.offset + len
     }
 
     /// Whether `len` bytes of it are there.
-    fn has(&self, len: u64) -> bool {
+    pub(crate) fn has(&self, len: u64) -> bool {
         self.leg.has(&self.range(len))
     }
 
@@ -59,11 +59,11 @@ pub(crate) fn copies_at<'a>(
     geometry: &Geometry,
     route: &'a Route,
     offset: u64,
-) -> SmallVec<[Copy<'a>; 4]> {
+) -> SmallVec<[Replica<'a>; 4]> {
     let places = geometry.places(offset).into_iter();
     let copies = places.filter_map(|place| {
         let leg = route.legs[place.slot as usize].as_ref()?;
-        Some(Copy {
+        Some(Replica {
             slot: place.slot,
             leg,
             offset: place.offset,
@@ -190,11 +190,11 @@ impl Balance {
     /// everybody's.
     fn choose<'a>(
         &self,
-        copies: &[Copy<'a>],
+        copies: &[Replica<'a>],
         slots: usize,
         len: u64,
         first_only: bool,
-    ) -> Option<Copy<'a>> {
+    ) -> Option<Replica<'a>> {
         let mut loads = self.legs.borrow_mut();
         loads.resize_with(slots, Load::default);
         let mut whole = copies.iter().filter(|copy| copy.has(len)).copied();
@@ -211,7 +211,7 @@ impl Balance {
         })
     }
 
-    fn count(&self, copy: &Copy<'_>, len: u64) -> Counted {
+    fn count(&self, copy: &Replica<'_>, len: u64) -> Counted {
         let load = &mut self.legs.borrow_mut()[copy.slot as usize];
         load.end = copy.offset + len;
         load.in_flight.set(load.in_flight.get() + 1);
@@ -290,15 +290,17 @@ impl Lane {
         }
         self.outcome(failed).await?;
         writing.done();
-        self.copies_healed(&copies, len).await
+        let places: SmallVec<[(&Leg, u64); 4]> =
+            copies.iter().map(|copy| (copy.leg, copy.offset)).collect();
+        self.healed(&places, len).await
     }
 
-    /// Copies were written: what of them was marked as lost is there again.
-    pub(crate) async fn copies_healed(&self, copies: &[Copy<'_>], len: u64) -> Result<()> {
-        for copy in copies {
-            let range = copy.range(len);
-            if copy.leg.is_bad(&range) {
-                self.clear_lost(&[copy.leg.id], &range).await?;
+    /// Places of legs were written: what of them was marked as lost is there again.
+    pub(crate) async fn healed(&self, places: &[(&Leg, u64)], len: u64) -> Result<()> {
+        for (leg, offset) in places {
+            let range = *offset..*offset + len;
+            if leg.is_bad(&range) {
+                self.clear_lost(&[leg.id], &range).await?;
             }
         }
         Ok(())

@@ -5,26 +5,31 @@ use std::ops::Range;
 use weft_block::{IoVec, Request, Result, SECTOR};
 
 use super::Array;
+use super::copies::pieces;
 use super::lane::Lane;
 use super::meta::{Meta, Step};
 use super::state::MemberId;
 use crate::bad_blocks::{bad_block_log, overlaps, with, without};
+use crate::geometry::Shape;
 
 impl Lane {
-    /// Marks a range of member space as lost on members. Whether all of them could take it into their logs; if not,
-    /// nothing is marked. It is durable when this returns.
-    pub(crate) async fn mark_lost(&self, ids: &[MemberId], range: &Range<u64>) -> Result<bool> {
+    /// Marks ranges of member space as lost, each on its member. Whether all of them could take it into their logs; if
+    /// not, nothing is marked. It is durable when this returns.
+    ///
+    /// Whoever marks a block names all blocks that are lost with it: when a power cut tears the log of one member,
+    /// what it may not hold is known from the logs of the others.
+    pub(crate) async fn mark_lost(&self, lost: &[(MemberId, Range<u64>)]) -> Result<bool> {
         let mut meta = self.shared.meta.lock().await;
         let changes: Option<Vec<_>> = {
             let state = self.shared.state();
-            let change = |&id: &MemberId| {
-                let member = state.member(id)?;
+            let change = |(id, range): &(MemberId, Range<u64>)| {
+                let member = state.member(*id)?;
                 let bad = with(&member.bad, range);
                 let bytes = usize::from(member.superblock.bblog_size) * SECTOR as usize;
                 bad_block_log(&bad, member.superblock.data_offset, bytes)?;
-                Some((id, bad))
+                Some((*id, bad))
             };
-            ids.iter().map(change).collect()
+            lost.iter().map(change).collect()
         };
         let Some(changes) = changes else {
             return Ok(false);
@@ -112,20 +117,43 @@ impl Lane {
 }
 
 impl Array {
-    /// What members whose logs were torn may not hold: what the others do not hold, for where a block is lost, the
-    /// parity that cannot be trusted without it is marked with it. Whether there are such members.
+    /// What members whose logs were torn may not hold: what belongs to what the others do not hold, for where a block is
+    /// lost, the parity or the copies that cannot be trusted without it are marked with it. Whether there are such members.
     pub(crate) fn guess_lost(&self, torn_logs: &[MemberId]) -> bool {
         let mut state = self.shared.state();
-        let known: Vec<Range<u64>> = state
+        let known: Vec<(u32, Range<u64>)> = state
             .members
             .iter()
-            .flat_map(|member| member.bad.to_vec())
-            .fold(Vec::new(), |all, bad| with(&all, &bad));
+            .filter_map(|member| Some((member.duty.slot()?, member)))
+            .flat_map(|(slot, member)| member.bad.iter().map(move |bad| (slot, bad.clone())))
+            .collect();
         for &id in torn_logs {
-            if let Some(member) = state.member_mut(id) {
-                member.bad = known.clone().into();
-            }
+            let Some(member) = state.member_mut(id) else {
+                continue;
+            };
+            let Some(own) = member.duty.slot() else {
+                continue;
+            };
+            let guessed = known
+                .iter()
+                .flat_map(|(slot, bad)| self.belonging_to(*slot, bad, own));
+            let guessed = guessed.fold(Vec::new(), |all, bad| with(&all, &bad));
+            member.bad = guessed.into();
         }
         !torn_logs.is_empty()
+    }
+
+    /// The ranges of slot `own` that go with a range of `slot`: the same one, but for the copies of RAID-10.
+    fn belonging_to(&self, slot: u32, range: &Range<u64>, own: u32) -> Vec<Range<u64>> {
+        let geometry = &self.shared.geometry;
+        let Shape::Copies(copies) = geometry.shape() else {
+            return vec![range.clone()];
+        };
+        let chunks = pieces(geometry, range, u64::MAX).filter_map(|piece| {
+            let places = copies.places(copies.origin(slot, piece.start)?);
+            let place = places.into_iter().find(|place| place.slot == own)?;
+            Some(place.offset..place.offset + (piece.end - piece.start))
+        });
+        chunks.collect()
     }
 }

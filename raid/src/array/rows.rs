@@ -222,7 +222,12 @@ impl Lane {
             let sources = recipe.iter().map(|(source, _)| *source);
             let reads = self.read_slots(&route, sources, offset, len).await;
             if reads.failed.is_empty() {
-                return Ok(self.add_up(&recipe, reads.buffers, len));
+                let made = self.add_up(&recipe, &reads.buffers, len);
+                reads
+                    .buffers
+                    .into_iter()
+                    .for_each(|(_, block)| self.pool.put(block));
+                return Ok(made.expect("every block of the recipe was read"));
             }
             let mut gone = Vec::new();
             for (source, id, error) in reads.failed {
@@ -261,22 +266,22 @@ impl Lane {
         Ok(made)
     }
 
-    /// What a recipe comes to; `read` is in its order.
-    fn add_up(
+    /// What a recipe comes to with what was read, each block with its slot; none if a block of it was not read.
+    pub(crate) fn add_up(
         &self,
         recipe: &plan::Recipe,
-        read: SmallVec<[(u32, Buffer); 8]>,
+        read: &[(u32, Buffer)],
         len: u64,
-    ) -> Buffer {
+    ) -> Option<Buffer> {
+        let term = |&(slot, factor): &(u32, u8)| {
+            let (_, block) = read.iter().find(|(read, _)| *read == slot)?;
+            Some((factor, &**block))
+        };
+        let terms: Option<SmallVec<[Term<'_>; 16]>> = recipe.iter().map(term).collect();
+        let terms = terms?;
         let mut made = self.pool.take(len as usize);
-        let pairs = recipe.iter().zip(&read);
-        let terms: SmallVec<[Term<'_>; 16]> = pairs
-            .map(|(&(_, factor), (_, block))| (factor, &**block))
-            .collect();
         parity::sum(&mut made, &terms);
-        drop(terms);
-        read.into_iter().for_each(|(_, block)| self.pool.put(block));
-        made
+        Some(made)
     }
 
     /// Reads a range of member space of several slots at once.

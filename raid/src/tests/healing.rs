@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::ArrayState;
-use crate::level::Level;
+use crate::level::{CopiesLayout, Level};
 
 #[test]
 fn a_bad_sector_is_answered_from_redundancy_and_rewritten() {
@@ -106,4 +106,23 @@ fn a_rebuild_marks_what_cannot_be_made_and_goes_on() {
         again
     );
     assert!(rig.is_consistent(&array, &[3, 1, 2]));
+}
+
+/// Two near copies on three members: the second chunk lies first on slot 2 and second on slot 0.
+#[test]
+fn a_torn_log_of_raid_10_is_guessed_where_its_own_copies_lie() {
+    let near = Shape {
+        copies: CopiesLayout::from_name("n2"),
+        ..shape(Level::Raid10, 3)
+    };
+    let rig = Rig::new(1, 3);
+    let array = rig.create(&options(near, 1));
+    let (first, third) = (0, 2);
+    let state = || array.shared.state();
+    state().members[third].bad = std::iter::once(512..1024).collect();
+    let id = state().members[first].id;
+    assert!(array.guess_lost(&[id]));
+    let guessed = state().members[first].bad.clone();
+    assert_eq!(guessed.len(), 1, "{guessed:?}");
+    assert_eq!(guessed[0], CHUNK + 512..CHUNK + 1024);
 }

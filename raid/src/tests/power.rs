@@ -306,6 +306,17 @@ fn a_copy_that_is_bad_in_part_is_resynced_in_the_rest() {
     survives_as(193, three_near);
 }
 
+/// A block that could be read from no copy was marked lost on the rebuilt member alone; when that member's log was torn,
+/// nothing told that what lay below the mark was old.
+#[test]
+fn a_torn_log_does_not_forget_what_no_copy_had() {
+    let three_near = Shape {
+        copies: CopiesLayout::from_name("n3"),
+        ..shape(Level::Raid10, 5)
+    };
+    survives_as(1117, three_near);
+}
+
 /// Crashes, starts again with or without a resync, then loses each member in turn. Whether the oracle objects.
 fn objects(seed: u64, resync: bool) -> bool {
     let shape = shape(

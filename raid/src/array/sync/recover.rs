@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
+use smallvec::SmallVec;
 use weft_block::{Buffer, Error, ErrorKind, Request, Result};
 
 use super::{has_parity, windows};
@@ -148,7 +149,7 @@ impl Lane {
             return Ok(());
         }
         // A block of another member is lost as well: the rest is worth having.
-        if error.kind() == ErrorKind::Io && self.mark_lost(&[id], &range).await? {
+        if error.kind() == ErrorKind::Io && self.lose(id, slot, &range).await? {
             let lost = format!(
                 "the block at byte {} of slot {slot} is lost: it could not be rebuilt ({})",
                 range.start,
@@ -162,6 +163,42 @@ impl Lane {
             "the rebuild of slot {slot} of array {name} stopped at byte {} of its members",
             range.start
         )))
+    }
+
+    /// Marks a block of `slot` that cannot be made as lost, with those that it would be made from and that cannot be
+    /// read. Whether the logs had room.
+    async fn lose(&self, id: MemberId, slot: u32, range: &Range<u64>) -> Result<bool> {
+        let geometry = &self.shared.geometry;
+        let route = self.route();
+        let len = range.end - range.start;
+        let sources: SmallVec<[(u32, u64); 8]> = match geometry.shape() {
+            Shape::Copies(copies) => copies
+                .origin(slot, range.start)
+                .map(|origin| copies_at(geometry, &route, origin))
+                .into_iter()
+                .flatten()
+                .map(|copy| (copy.slot, copy.offset))
+                .collect(),
+            _ => (0..geometry.members())
+                .map(|source| (source, range.start))
+                .collect(),
+        };
+        let others = sources
+            .iter()
+            .copied()
+            .filter(|(source, _)| *source != slot);
+        let reads = self.read_places(&route, others, len).await;
+        let mut lost = vec![(id, range.clone())];
+        for (source, failed, _) in reads.failed {
+            let place = sources.iter().find(|(other, _)| *other == source);
+            if let (Some(failed), Some((_, offset))) = (failed, place) {
+                lost.push((failed, *offset..offset + len));
+            }
+        }
+        for (_, buffer) in reads.buffers {
+            self.pool.put(buffer);
+        }
+        self.mark_lost(&lost).await
     }
 
     async fn recover_write(

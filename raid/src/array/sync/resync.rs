@@ -7,11 +7,11 @@ use smallvec::SmallVec;
 use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result};
 
 use super::{has_parity, windows};
-use crate::array::copies::{Copy, copies_at, pieces};
+use crate::array::copies::{Replica, copies_at, pieces};
 use crate::array::lane::{Lane, Leg};
 use crate::array::state::MemberId;
 use crate::geometry::{ParityRows, Shape};
-use crate::parity::{self, Term};
+use crate::parity;
 use crate::plan;
 
 /// What came of a window.
@@ -205,8 +205,8 @@ impl Lane {
         }
         let lost = unreadable.iter().chain(parities);
         let legs = lost.filter_map(|&slot| route.legs[slot as usize].as_ref());
-        let ids: SmallVec<[MemberId; 4]> = legs.map(|leg| leg.id).collect();
-        Ok(match self.mark_lost(&ids, range).await? {
+        let lost: SmallVec<[_; 4]> = legs.map(|leg| (leg.id, range.clone())).collect();
+        Ok(match self.mark_lost(&lost).await? {
             true => Outcome::Agree,
             false => Outcome::Unreadable,
         })
@@ -227,19 +227,9 @@ impl Lane {
             return None;
         };
         let row = range.start / shape.chunk();
-        let len = (range.end - range.start) as usize;
         let made = [p, q].map(|other| {
             let recipe = plan::recipe(shape, row, slot, &[slot, other])?;
-            let terms: Option<SmallVec<[Term<'_>; 8]>> = recipe
-                .iter()
-                .map(|&(source, factor)| {
-                    let found = read.iter().find(|(read, _)| *read == source)?;
-                    Some((factor, &*found.1))
-                })
-                .collect();
-            let mut made = self.pool.take(len);
-            parity::sum(&mut made, &terms?);
-            Some(made)
+            self.add_up(&recipe, read, range.end - range.start)
         });
         match made {
             [Some(by_q), Some(by_p)] if *by_p == *by_q => Some(by_p),
@@ -263,16 +253,14 @@ impl Lane {
         let len = range.end - range.start;
         let mut copies = copies_at(&self.shared.geometry, &route, range.start);
         let block = self.shared.block as u64;
-        let has = |copy: &Copy<'_>, len: u64| copy.leg.has(&(copy.offset..copy.offset + len));
         // A copy that is there in part answers readers in that part, so it must be compared there.
-        let in_part = |copy: &Copy<'_>| {
-            let range = copy.offset..copy.offset + len;
-            !has(copy, len) && (copy.leg.is_bad(&range) || has(copy, block))
+        let in_part = |copy: &Replica<'_>| {
+            !copy.has(len) && (copy.leg.is_bad(&copy.range(len)) || copy.has(block))
         };
         if len > block && copies.iter().any(in_part) {
             return Ok(Outcome::Unreadable);
         }
-        copies.retain(|copy| has(copy, len));
+        copies.retain(|copy| copy.has(len));
         let places = copies.iter().map(|copy| (copy.slot, copy.offset));
         let reads = self.read_places(&route, places, len).await;
         let (mut gone, mut bad) = (Vec::new(), Vec::new());
@@ -321,12 +309,6 @@ impl Lane {
         let len = data.len() as u64;
         self.pool.put_vector(data);
         self.fail_members(failed).await?;
-        for (leg, offset) in targets {
-            let range = *offset..*offset + len;
-            if leg.is_bad(&range) {
-                self.clear_lost(&[leg.id], &range).await?;
-            }
-        }
-        Ok(())
+        self.healed(targets, len).await
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use futures_util::future::join_all;
 use smallvec::SmallVec;
-use weft_block::{Error, ErrorKind, IoVec, Request, Result};
+use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result};
 
 use super::{has_parity, windows};
 use crate::array::copies::pieces;
@@ -15,7 +15,6 @@ use crate::array::lane::Lane;
 use crate::array::state::MemberId;
 use crate::array::{Array, State};
 use crate::geometry::Shape;
-use crate::parity;
 use crate::plan::{self, Verdict};
 
 /// Places that a report names; the rest is counted.
@@ -144,13 +143,6 @@ impl Array {
             .as_ref()
             .map(|scrubbing| scrubbing.report.clone())
     }
-
-    /// Ends a scrub that runs; what it found stays.
-    pub fn end_scrub(&self) {
-        if let Some(scrubbing) = &mut self.shared.state().scrubbing {
-            scrubbing.cursor = None;
-        }
-    }
 }
 
 impl Lane {
@@ -218,15 +210,17 @@ impl Lane {
         let reads = self.read_places(&route, places.into_iter(), len).await;
         let block = self.shared.block as u64;
         if !reads.failed.is_empty() {
-            let gone = reads.failed.into_iter().filter_map(|(slot, id, error)| {
-                let offline = error.kind() == ErrorKind::Offline;
-                Some((slot, id?, error)).filter(|_| offline)
-            });
-            let gone: Vec<(MemberId, Error)> = gone.map(|(_, id, error)| (id, error)).collect();
-            let lost = !gone.is_empty();
-            self.fail_members(gone).await?;
-            if lost || len > block {
-                return self.scrub_halves(range, scrub, lost).await;
+            let offline = |(_, id, error): (u32, Option<MemberId>, Error)| {
+                Some((id?, error)).filter(|(_, error)| error.kind() == ErrorKind::Offline)
+            };
+            let gone: Vec<(MemberId, Error)> =
+                reads.failed.into_iter().filter_map(offline).collect();
+            if !gone.is_empty() {
+                // The next step sees that a member is away.
+                return self.fail_members(gone).await;
+            }
+            if len > block {
+                return self.scrub_halves(range, scrub).await;
             }
             return self.scrub_unreadable(range).await;
         }
@@ -242,25 +236,22 @@ impl Lane {
                 .buffers
                 .into_iter()
                 .for_each(|(_, buffer)| self.pool.put(buffer));
-            return self.scrub_halves(range, scrub, false).await;
+            return self.scrub_halves(range, scrub).await;
         }
-        let mut mismatch = match verdict {
+        let mismatch = match verdict {
             Verdict::Agree => None,
             Verdict::Lies(liars) => Some((liars.clone(), liars)),
             Verdict::Unknown => Some((SmallVec::new(), self.to_trust(range.start))),
         };
-        if let Some((liars, wrong)) = mismatch.take() {
+        if let Some((liars, wrong)) = mismatch {
             let repairs = match scrub {
                 Scrub::Check => false,
                 Scrub::Repair => !liars.is_empty(),
                 Scrub::RepairFromData => true,
             };
-            if repairs {
-                self.scrub_rewrite(&range, &wrong).await?;
-            }
-            let (offset, repaired) = (range.start, repairs);
+            let repaired = repairs && self.scrub_rewrite(&range, &wrong, &reads.buffers).await?;
             let found = Mismatch {
-                offset,
+                offset: range.start,
                 len,
                 liars,
                 repaired,
@@ -274,11 +265,7 @@ impl Lane {
         Ok(())
     }
 
-    async fn scrub_halves(&self, range: Range<u64>, scrub: Scrub, lost: bool) -> Result<()> {
-        if lost {
-            // The next step sees that a member is away.
-            return Ok(());
-        }
+    async fn scrub_halves(&self, range: Range<u64>, scrub: Scrub) -> Result<()> {
         let block = self.shared.block as u64;
         let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(block);
         for half in [range.start..middle, middle..range.end] {
@@ -332,46 +319,34 @@ impl Lane {
         }
     }
 
-    /// Makes the blocks of slots from the others and writes them; members that do not take them are failed.
-    async fn scrub_rewrite(&self, range: &Range<u64>, wrong: &[u32]) -> Result<()> {
+    /// Makes the blocks of slots from the others that were read, and writes them; members that do not take them are
+    /// failed. Whether all agree now.
+    async fn scrub_rewrite(
+        &self,
+        range: &Range<u64>,
+        wrong: &[u32],
+        read: &[(u32, Buffer)],
+    ) -> Result<bool> {
         let (offset, len) = (range.start, range.end - range.start);
         let route = self.route();
-        let places = self.belonging(offset);
-        let rest = places.iter().filter(|(slot, _)| !wrong.contains(slot));
-        let reads = self.read_places(&route, rest.copied(), len).await;
-        for &slot in wrong {
-            let mut made = self.pool.take(len as usize);
-            match self.shared.geometry.shape() {
-                Shape::Parity(rows) => {
-                    let row = offset / rows.chunk();
-                    let Some(recipe) = plan::recipe(rows, row, slot, wrong) else {
-                        continue;
-                    };
-                    let terms: Option<SmallVec<[parity::Term<'_>; 8]>> = recipe
-                        .iter()
-                        .map(|&(source, factor)| {
-                            let found = reads.buffers.iter().find(|(read, _)| *read == source)?;
-                            Some((factor, &*found.1))
-                        })
-                        .collect();
-                    let Some(terms) = terms else { continue };
-                    parity::sum(&mut made, &terms);
+        for (slot, place) in self.belonging(offset) {
+            if !wrong.contains(&slot) {
+                continue;
+            }
+            let made = match self.shared.geometry.shape() {
+                Shape::Parity(rows) => plan::recipe(rows, offset / rows.chunk(), slot, wrong)
+                    .and_then(|recipe| self.add_up(&recipe, read, len)),
+                _ => {
+                    let right = read.iter().find(|(other, _)| !wrong.contains(other));
+                    right.map(|(_, right)| Buffer::copy_of(right))
                 }
-                _ => match reads.buffers.first() {
-                    Some((_, right)) => made.copy_from_slice(right),
-                    None => continue,
-                },
-            }
-            let place = places.iter().find(|(other, _)| *other == slot);
+            };
             let leg = route.legs[slot as usize].as_ref();
-            if let (Some(leg), Some(&(_, offset))) = (leg, place) {
-                self.rewrite(&[(leg, offset)], IoVec::from(made)).await?;
-            }
+            let (Some(leg), Some(made)) = (leg, made) else {
+                return Ok(false);
+            };
+            self.rewrite(&[(leg, place)], IoVec::from(made)).await?;
         }
-        reads
-            .buffers
-            .into_iter()
-            .for_each(|(_, buffer)| self.pool.put(buffer));
-        Ok(())
+        Ok(self.shared.state().is_whole(&self.shared.geometry))
     }
 }

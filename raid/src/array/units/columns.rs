@@ -162,9 +162,8 @@ impl Lane {
             .map(|slot| {
                 let recipe = plan::recipe(shape, row, slot, &lost)
                     .expect("the method was chosen because parity can make it");
-                let mut made = self.pool.take(work.unit.member_len() as usize);
-                parity::sum(&mut made, &terms(&recipe, old));
-                (slot, made)
+                let made = self.add_up(&recipe, old, work.unit.member_len());
+                (slot, made.expect("all that could be read of the row was"))
             })
             .collect();
         old.extend(made);
@@ -266,18 +265,4 @@ fn wanted(
             (0..shape.members()).filter(readable).collect()
         }
     }
-}
-
-/// A recipe with what was read.
-fn terms<'a>(recipe: &plan::Recipe, read: &'a Old) -> SmallVec<[Term<'a>; 16]> {
-    let block = |slot: u32| {
-        let found = read.iter().find(|(read, _)| *read == slot);
-        &**found
-            .map(|(_, buffer)| buffer)
-            .expect("a recipe names what was read")
-    };
-    recipe
-        .iter()
-        .map(|&(slot, factor)| (factor, block(slot)))
-        .collect()
 }
