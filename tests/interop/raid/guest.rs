@@ -32,7 +32,6 @@ pub(crate) fn guest(name: &str, cases: &[Case]) -> (LinuxGuest, Vec<Vec<String>>
         .module("raid1")
         .module("raid10")
         .module("raid456")
-        .cpus(2)
         .time_limit(std::time::Duration::from_secs(300));
     (guest, names)
 }

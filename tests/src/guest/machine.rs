@@ -23,8 +23,9 @@ const LVM_CONFIGURATION: &str = "devices { obtain_device_list_from_udev = 0 use_
 const BOOT_MODULES: &[&str] = &["virtio_pci", "9p", "9pnet_virtio", "overlay", "virtio_blk"];
 
 /// `no_timer_check`: on a busy host the emulated timer can be late enough for the kernel to think that it has none.
-const COMMAND_LINE: &str =
-    "console=ttyS0 reboot=t panic=-1 quiet mitigations=off net.ifnames=0 no_timer_check";
+/// `nohz=off highres=off`: a timer that is set for one shot at a time can be lost for good; a periodic one comes again.
+const COMMAND_LINE: &str = "console=ttyS0 reboot=t panic=-1 quiet mitigations=off net.ifnames=0 no_timer_check \
+    nohz=off highres=off";
 
 enum Device {
     Disk { path: PathBuf, read_only: bool },
