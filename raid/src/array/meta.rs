@@ -33,6 +33,9 @@ pub(crate) struct Meta {
     pub(crate) bitmap: Option<BitmapImage>,
 }
 
+/// A block for a byte of a member's device.
+type Placed = (MemberId, u64, IoVec);
+
 /// How far the events are counted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -164,11 +167,7 @@ impl Lane {
         let mut passes = if step == Step::Two { 2 } else { 1 };
         while passes > 0 {
             passes -= 1;
-            meta.events += 1;
-            let mut failed = self.write_head(meta).await;
-            if failed.is_empty() {
-                failed = self.write_pass(meta.events, dirt).await;
-            }
+            let failed = self.write_pass(meta, dirt).await;
             if !failed.is_empty() {
                 self.take_out(failed)?;
                 passes = 2;
@@ -193,12 +192,11 @@ impl Lane {
         self.queue(id).submit(write).await.result
     }
 
-    async fn write_head(&self, meta: &mut Meta) -> Vec<(MemberId, Error)> {
+    async fn write_head(&self, meta: &mut Meta, events: u64) -> Vec<(MemberId, Error)> {
         let Some(image) = &mut meta.bitmap else {
             return Vec::new();
         };
         let whole = self.shared.state().is_whole(&self.shared.geometry);
-        let events = meta.events;
         image.change_head(|head| {
             head.events = events;
             // As long as a member is away, its bits since then are kept, and with them this number.
@@ -212,35 +210,47 @@ impl Lane {
         self.write_image(image, std::slice::from_ref(&head)).await
     }
 
-    async fn write_pass(&self, events: u64, dirt: Dirt) -> Vec<(MemberId, Error)> {
-        let block = self.shared.block;
-        let (copies, originals) = {
-            let state = &mut *self.shared.state();
-            let roles = roles(state);
-            state.roles.clone_from(&roles);
-            let resync = resync_offset(&self.shared, state, dirt);
-            let (mut copies, mut originals) = (Vec::new(), Vec::new());
-            for member in state.members.iter().filter(|member| member.duty.is_live()) {
-                let superblock = compose(member, &roles, events, resync, state.now);
-                let bytes = IoVec::copy_of(&superblock.to_bytes(block));
-                if let Some(sector) = self.shared.copy_sector(&superblock) {
-                    copies.push((member.id, sector * SECTOR, bytes.clone()));
-                }
-                originals.push((member.id, SUPER_BYTE, bytes));
-            }
-            (copies, originals)
-        };
-        for writes in [copies, originals] {
-            let sent = writes.into_iter().map(|(id, at, bytes)| {
-                let write = Request::write_fua(at, bytes);
-                (id, self.queue(id).submit(write))
-            });
-            let failed = settle(sent.collect()).await;
-            if !failed.is_empty() {
-                return failed;
-            }
+    /// Writes everything once with the next count of events, which is taken up when the first superblock may have it:
+    /// a pass that ends before that leaves no member behind by more than the one step that the next pass makes.
+    async fn write_pass(&self, meta: &mut Meta, dirt: Dirt) -> Vec<(MemberId, Error)> {
+        let events = meta.events + 1;
+        let failed = self.write_head(meta, events).await;
+        if !failed.is_empty() {
+            return failed;
         }
-        Vec::new()
+        let (copies, originals) = self.compose_all(events, dirt);
+        let failed = self.write_fua(copies).await;
+        if !failed.is_empty() {
+            return failed;
+        }
+        meta.events = events;
+        self.write_fua(originals).await
+    }
+
+    /// The superblocks as they are to be written: where their copies go, and where they go.
+    fn compose_all(&self, events: u64, dirt: Dirt) -> (Vec<Placed>, Vec<Placed>) {
+        let state = &mut *self.shared.state();
+        let roles = roles(state);
+        state.roles.clone_from(&roles);
+        let resync = resync_offset(&self.shared, state, dirt);
+        let (mut copies, mut originals) = (Vec::new(), Vec::new());
+        for member in state.members.iter().filter(|member| member.duty.is_live()) {
+            let superblock = compose(member, &roles, events, resync, state.now);
+            let bytes = IoVec::copy_of(&superblock.to_bytes(self.shared.block));
+            if let Some(sector) = self.shared.copy_sector(&superblock) {
+                copies.push((member.id, sector * SECTOR, bytes.clone()));
+            }
+            originals.push((member.id, SUPER_BYTE, bytes));
+        }
+        (copies, originals)
+    }
+
+    async fn write_fua(&self, writes: Vec<Placed>) -> Vec<(MemberId, Error)> {
+        let sent = writes.into_iter().map(|(id, at, bytes)| {
+            let write = Request::write_fua(at, bytes);
+            (id, self.queue(id).submit(write))
+        });
+        settle(sent.collect()).await
     }
 
     /// Fails members in memory.

@@ -317,6 +317,17 @@ fn a_torn_log_does_not_forget_what_no_copy_had() {
     survives_as(1117, three_near);
 }
 
+/// An update that failed on a member before any superblock was written counted the events on; the power went in the
+/// next one, and the one superblock that it had written made all others look out of date.
+#[test]
+fn an_update_that_wrote_nothing_counts_no_events() {
+    let three_offset = Shape {
+        copies: CopiesLayout::from_name("o3"),
+        ..shape(Level::Raid10, 5)
+    };
+    survives_as(1121, three_offset);
+}
+
 /// Crashes, starts again with or without a resync, then loses each member in turn. Whether the oracle objects.
 fn objects(seed: u64, resync: bool) -> bool {
     let shape = shape(
