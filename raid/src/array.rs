@@ -11,6 +11,7 @@ mod locks;
 mod lost;
 mod meta;
 mod pool;
+mod ppl;
 mod queue;
 mod rows;
 mod state;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) meta: futures_util::lock::Mutex<Meta>,
     pub(crate) locks: Arc<RangeLocks>,
+    /// The partial parity log, if the array has one.
+    log: Option<ppl::Log>,
     /// Changes whenever the members do.
     pub(crate) generation: AtomicU64,
     /// The array takes no requests; the state says why.
@@ -132,6 +135,10 @@ impl Array {
             meta,
         } = start;
         let info = info(&geometry, &state.members);
+        let log = ppl::Log::of(
+            &superblock,
+            state.members.iter().map(|member| &member.superblock),
+        );
         let bitmap_bytes = meta.bitmap.as_ref().map_or(0, |image| image.bytes().len());
         let shared = Shared {
             block: info.logical_block as usize,
@@ -143,6 +150,7 @@ impl Array {
             state: Mutex::new(state),
             meta: futures_util::lock::Mutex::new(meta),
             locks: Arc::default(),
+            log,
             generation: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             unrecorded: AtomicBool::new(false),

@@ -57,17 +57,26 @@ pub async fn assemble(
     let torn_logs = torn_logs(&selection);
     let (array, changed) = start(selection, bitmap, options)?;
     let changed = array.guess_lost(&torn_logs) || changed;
+    let dirty = freshest.resync_offset != CLEAN;
     let read_only = array
         .shared
         .state()
         .members
         .iter()
         .any(|member| member.device.info().read_only);
-    if changed && freshest.level != Level::Raid0 && !read_only {
-        let (lane, own) = (array.clone(), Rc::clone(spawner));
+    let logs = freshest.features.has_ppl();
+    if (changed || logs) && freshest.level != Level::Raid0 && !read_only {
+        let (started, own, force) = (array.clone(), Rc::clone(spawner), options.force);
         Lane::to_the_end(spawner, async move {
-            let lane = Lane::open(&lane.shared, &own)?;
-            lane.publish_start(whole_bits, &torn_logs).await
+            let lane = Lane::open(&started.shared, &own)?;
+            if dirty {
+                started.recover_by_log(&lane, force).await?;
+            }
+            lane.begin_log().await?;
+            match changed {
+                true => lane.publish_start(whole_bits, &torn_logs).await,
+                false => Ok(()),
+            }
         })
         .await?;
     }

@@ -33,6 +33,44 @@ impl std::fmt::Debug for MemberDevice {
     }
 }
 
+/// What makes the members of an array agree after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Everything is compared.
+    Resync,
+    /// What the write-intent bitmap remembers is compared.
+    Bitmap,
+    /// What was under way is put right by the partial parity log, of RAID-5 alone. It closes the write hole: a crash
+    /// costs nothing, also while a member is away.
+    Ppl,
+}
+
+impl Consistency {
+    /// What a new array takes if nothing is said.
+    pub fn default_of(level: Level) -> Self {
+        match level {
+            Level::Raid5 => Self::Ppl,
+            _ => Self::Bitmap,
+        }
+    }
+
+    /// The policy of md's name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Resync, Self::Bitmap, Self::Ppl]
+            .into_iter()
+            .find(|policy| policy.name() == name)
+    }
+
+    /// md's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Resync => "resync",
+            Self::Bitmap => "bitmap",
+            Self::Ppl => "ppl",
+        }
+    }
+}
+
 /// What a new array is to be.
 #[derive(Debug, Clone)]
 pub struct CreateOptions {
@@ -50,8 +88,8 @@ pub struct CreateOptions {
     pub uuid: [u8; 16],
     /// Identities of the members: random, one for each.
     pub member_uuids: Vec<[u8; 16]>,
-    /// Whether writes are recorded in a bitmap; ignored by RAID-0.
-    pub bitmap: bool,
+    /// What makes the members agree after a crash; ignored by RAID-0.
+    pub consistency: Consistency,
     /// Bytes that a bit of the bitmap stands for, a power of two of at least 4 KiB; md's choice if none.
     pub bitmap_chunk: Option<u32>,
     /// Take the members' contents as in sync: only for members that are known to be all zeroes or equal.
@@ -79,7 +117,7 @@ impl CreateOptions {
             name: name.to_owned(),
             uuid: random(),
             member_uuids: (0..members).map(|_| random()).collect(),
-            bitmap: true,
+            consistency: Consistency::default_of(level),
             bitmap_chunk: None,
             assume_clean: false,
             spares: 0,
@@ -164,14 +202,14 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
         .map(|member| member.device.info().size / SECTOR)
         .collect();
     let smallest = sectors.iter().copied().min().unwrap_or(0);
-    let layout = Layout::choose(smallest, chunk);
+    let layout = Layout::choose(smallest, chunk, options.consistency == Consistency::Ppl);
     let size = member_size(options, members, &layout, smallest, chunk)?;
     let mut superblock = template(options, members.len(), &layout, size, chunk);
     let mut image = None;
-    if options.level.is_redundant() && options.bitmap {
+    if has_bitmap(options) {
         let size = sync_size(&superblock);
         let Some(head) =
-            BitmapHead::choose(options.uuid, size, layout.bitmap_room, options.bitmap_chunk)
+            BitmapHead::choose(options.uuid, size, layout.log_room, options.bitmap_chunk)
         else {
             return invalid(format!(
                 "array {}: the members have no room for a bitmap",
@@ -182,7 +220,7 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
         image = Some(BitmapImage::new(
             head,
             !options.assume_clean,
-            layout.bitmap_room,
+            layout.log_room,
         ));
     }
     let data: Vec<u64> = sectors
@@ -217,8 +255,17 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
     Ok(plan)
 }
 
+fn has_bitmap(options: &CreateOptions) -> bool {
+    options.level.is_redundant() && options.consistency == Consistency::Bitmap
+}
+
 fn check(options: &CreateOptions, members: &[MemberDevice]) -> Result<()> {
     let (level, name) = (options.level, without_host(&options.name));
+    if options.consistency == Consistency::Ppl && level != Level::Raid5 {
+        return invalid(format!(
+            "array {name}: only RAID-5 has a partial parity log, {level} has not"
+        ));
+    }
     let active = members.len().saturating_sub(options.spares);
     let least = level.least_members();
     if active < least as usize {
@@ -316,6 +363,7 @@ fn template(
     let parity = options.layout.unwrap_or(ParityLayout::LeftSymmetric);
     let (features, layout_word) = match options.level {
         Level::Raid0 => (Features::RAID0_LAYOUT, ZoneLayout::Alternate.number()),
+        Level::Raid5 if options.consistency == Consistency::Ppl => (Features::PPL, parity.number()),
         Level::Raid5 | Level::Raid6 => (Features::default(), parity.number()),
         Level::Raid10 => {
             let copies = options.copies.unwrap_or(CopiesLayout::NEAR_2);
@@ -339,10 +387,10 @@ fn template(
         },
         chunk: chunk as u32,
         raid_disks: active as u32,
-        bitmap_offset: if options.level.is_redundant() && options.bitmap {
-            layout.bitmap_offset as i32
-        } else {
-            0
+        bitmap_offset: match options.consistency {
+            Consistency::Ppl => layout.ppl().word(),
+            _ if has_bitmap(options) => layout.log_offset as i32,
+            _ => 0,
         },
         reshape: Reshape::default(),
         data_offset: layout.data_offset,

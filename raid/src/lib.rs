@@ -32,13 +32,14 @@ pub mod level;
 mod lifecycle;
 pub mod parity;
 pub mod plan;
+pub mod ppl;
 mod status;
 pub mod superblock;
 
 pub use array::{Array, Mismatch, Progress, Scrub, ScrubReport, SyncAction, Syncer};
 pub use assemble::{AssembleOptions, assemble};
 pub use bad_blocks::parse_bad_blocks;
-pub use create::{CreateOptions, DEFAULT_CHUNK, MemberDevice, create};
+pub use create::{Consistency, CreateOptions, DEFAULT_CHUNK, MemberDevice, create};
 pub use examine::{Examined, examine};
 pub use status::{ArrayState, MemberRole, MemberState, MemberStatus, Status};
 

@@ -42,11 +42,8 @@ impl Array {
     /// # Errors
     /// If the members that are needed cannot be written.
     pub async fn tick(&self, now: Timestamp, spawner: &Spawner) -> Result<()> {
-        let due = {
-            let mut state = self.shared.state();
-            state.now = now;
-            Due::now(&mut state)
-        };
+        self.shared.state().now = now;
+        let due = Due::now(&self.shared);
         let idle = due.is_nothing() || self.shared.geometry.level() == Level::Raid0;
         if idle || self.shared.refusal().is_some() {
             return Ok(());
@@ -242,8 +239,8 @@ impl Array {
         let head = meta.bitmap.as_ref().map(|image| image.head());
         let device = member.device.info().size / SECTOR;
         let template = &self.shared.superblock;
-        let Some(layout) = Layout::joining(device, template.data_offset, template.size, head)
-        else {
+        let (offset, size) = (template.data_offset, template.size);
+        let Some(layout) = Layout::joining(device, offset, size, head, template.ppl()) else {
             let needs = (template.data_offset + template.size) * SECTOR;
             let (path, has) = (&member.path, device * SECTOR);
             return self.invalid(&format!(
@@ -346,8 +343,9 @@ fn joining_superblock(
         .with(Features::BAD_BLOCKS);
     Superblock {
         features: template.features.without(own),
-        bitmap_offset: match template.features.has(Features::BITMAP) {
-            true => layout.bitmap_offset as i32,
+        bitmap_offset: match template.features.has_ppl() {
+            true => layout.ppl().word(),
+            false if template.features.has(Features::BITMAP) => layout.log_offset as i32,
             false => template.bitmap_offset,
         },
         data_offset: layout.data_offset,

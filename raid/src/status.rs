@@ -1,6 +1,7 @@
 //! What an array tells about itself.
 
 use crate::array::{Array, Duty, Progress, Run};
+use crate::create::Consistency;
 use crate::level::{Level, layout_name};
 
 /// The state of an array.
@@ -107,7 +108,7 @@ pub struct Status {
     pub size_bytes: u64,
     /// State.
     pub state: ArrayState,
-    /// How a crash is made up for: `bitmap`, `resync`, or `none` for RAID-0.
+    /// How a crash is made up for: `ppl`, `bitmap`, `resync`, or `none` for RAID-0.
     pub consistency: &'static str,
     /// Members by slot, then spares and faulty ones.
     pub members: Vec<MemberStatus>,
@@ -135,10 +136,11 @@ impl Array {
         if let Run::Failed(why) = &state.run {
             messages.push(why.clone());
         }
-        let consistency = match (geometry.level(), state.intent.is_persistent()) {
-            (Level::Raid0, _) => "none",
-            (_, true) => "bitmap",
-            (_, false) => "resync",
+        let consistency = match geometry.level() {
+            Level::Raid0 => "none",
+            _ if superblock.features.has_ppl() => Consistency::Ppl.name(),
+            _ if state.intent.is_persistent() => Consistency::Bitmap.name(),
+            _ => Consistency::Resync.name(),
         };
         let layout = match geometry.level() {
             Level::Raid1 | Level::Raid4 => String::new(),

@@ -13,6 +13,7 @@ use thiserror::Error;
 use weft_block::{ErrorKind, SECTOR};
 
 pub use features::Features;
+pub use validate::PplPlace;
 
 use crate::fields::{array, le16, le32, le64, put};
 use crate::level::Level;

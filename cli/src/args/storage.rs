@@ -125,7 +125,7 @@ pub(crate) struct RaidCreateArgs {
     /// The layout, by md's name: of RAID-5 and 6 such as left-symmetric, of RAID-10 n2, f2 or o2
     #[arg(long)]
     pub(crate) layout: Option<String>,
-    /// What makes members agree after a crash: bitmap or resync [default: bitmap]
+    /// What makes members agree after a crash: ppl, bitmap or resync [default: ppl for RAID-5, otherwise bitmap]
     #[arg(long)]
     pub(crate) consistency: Option<String>,
     /// The members are known to agree: make no parity

@@ -46,6 +46,25 @@ pub(super) fn member_state(member: &Member) -> &'static str {
     }
 }
 
+/// What a crash costs, and what the policy costs in turn.
+fn after_a_crash(array: &Array) -> Option<&'static str> {
+    let parity = matches!(array.level, 4..=6);
+    Some(match (array.consistency.as_str(), parity) {
+        ("ppl", _) => {
+            "what was under way is put right, with a member away too; a member that was away is rebuilt whole"
+        }
+        ("bitmap", true) => {
+            "what was under way is compared; degraded, a block of the missing member may be lost (the write hole)"
+        }
+        ("bitmap", false) => "what was under way is compared",
+        ("resync", true) => {
+            "everything is compared; degraded, a block of the missing member may be lost (the write hole)"
+        }
+        ("resync", false) => "everything is compared",
+        _ => return None,
+    })
+}
+
 pub(crate) fn array(array: &Array) -> String {
     let mut pairs = vec![
         ("array", array.name.clone()),
@@ -55,6 +74,7 @@ pub(crate) fn array(array: &Array) -> String {
         ("state", state(array.state).to_owned()),
         ("consistency", array.consistency.clone()),
     ];
+    pairs.extend(after_a_crash(array).map(|words| ("after a crash", words.to_owned())));
     if array.chunk_bytes != 0 {
         pairs.push(("chunk", Size(array.chunk_bytes).to_string()));
     }

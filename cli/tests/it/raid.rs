@@ -21,7 +21,12 @@ fn an_array_is_described_as_the_contract_says() {
     assert_eq!(array["level"], 5);
     assert_eq!(array["layout"], "left-symmetric");
     assert_eq!(array["chunk_bytes"], 65536);
-    assert_eq!(array["consistency"], "bitmap");
+    assert_eq!(array["consistency"], "ppl");
+    let shown = weft.ok(&["raid", "show", "tank"]);
+    assert!(
+        shown.contains("a member that was away is rebuilt whole"),
+        "{shown}"
+    );
     assert!(matches!(array["state"].as_str(), Some("clean" | "active")));
     assert_eq!(array["sync"]["action"], "idle");
     assert_eq!(array["members"].as_array().unwrap().len(), 3);

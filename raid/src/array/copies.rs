@@ -392,7 +392,9 @@ impl Lane {
         });
         bad.extend(healed.copied());
         for copy in bad {
-            let write = Op::Write { fua: false };
+            // Durable before the range is let go: the copy that was read may be the next that is rewritten, and a cut
+            // must not find both under way.
+            let write = Op::Write { fua: true };
             if let Err(error) = copy.submit(write, len, data.clone()).await.result {
                 failed.push((copy.leg.id, error));
             }

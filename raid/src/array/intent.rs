@@ -156,6 +156,15 @@ impl Intent {
         }
     }
 
+    /// Marks the chunks of `range` as such whose members may differ.
+    pub(crate) fn doubt(&mut self, range: &Range<u64>) {
+        for index in self.covered(range) {
+            let chunk = &mut self.chunks[index];
+            self.resync += u64::from(!chunk.resync);
+            chunk.resync = true;
+        }
+    }
+
     /// Marks chunks of which a member that is away has missed something: all with a bit on disk.
     pub(crate) fn missed_recorded(&mut self) {
         for chunk in &mut self.chunks {

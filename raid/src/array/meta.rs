@@ -22,6 +22,7 @@ use weft_block::{Error, IoVec, LocalBoxFuture, Request, Result, SECTOR};
 
 use super::Shared;
 use super::lane::Lane;
+use super::ppl::Log;
 use super::state::{Dirt, Duty, Member, MemberId, State};
 use crate::bitmap::{BitmapImage, HEAD_BYTES};
 use crate::level::Level;
@@ -54,22 +55,27 @@ pub(crate) struct Due {
     idle: bool,
     /// A member is being rebuilt.
     rebuilding: bool,
+    /// A header of the partial parity log names what has long been done.
+    log: bool,
 }
 
 impl Due {
     /// Lets time pass.
-    pub(crate) fn now(state: &mut State) -> Self {
+    pub(crate) fn now(shared: &Shared) -> Self {
+        let log = shared.log.as_ref().is_some_and(Log::tick);
+        let state = &mut *shared.state();
         let idle = !std::mem::take(&mut state.written) && state.writing == 0;
         Self {
             clearable: state.intent.tick(),
             idle: idle && (state.dirt == Dirt::Dirty || state.unsettled),
             rebuilding: state.rebuilding().is_some(),
+            log,
         }
     }
 
     /// Whether nothing is to be done.
     pub(crate) fn is_nothing(self) -> bool {
-        !(self.clearable || self.idle || self.rebuilding)
+        !(self.clearable || self.idle || self.rebuilding || self.log)
     }
 }
 
@@ -389,6 +395,9 @@ impl Lane {
         } = due;
         if due.rebuilding {
             self.checkpoint().await?;
+        }
+        if due.log {
+            self.empty_log().await?;
         }
         if !clearable && !idle {
             return Ok(());

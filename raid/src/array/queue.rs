@@ -92,9 +92,16 @@ impl Lane {
 
     /// Makes what was written durable on every member; a member that cannot is out before this is answered.
     async fn flush(self: Rc<Self>, request: Request) -> Completion {
+        let log = self.shared.log.as_ref();
+        let settled = log.and_then(|log| Some((log, log.settled()?)));
         let failed = self.flush_members().await;
         match self.outcome(failed).await {
-            Ok(()) => request.done(),
+            Ok(()) => {
+                if let Some((log, changes)) = settled {
+                    log.durable(changes);
+                }
+                request.done()
+            }
             Err(error) => request.failed(error),
         }
     }

@@ -173,7 +173,8 @@ impl Lane {
         let made = self.make_buffer(slot, offset, len).await?;
         let leg = route.legs[slot as usize].as_ref();
         if let Some(leg) = leg.filter(|leg| leg.id == id) {
-            let write = Request::write(offset, weft_block::IoVec::copy_of(&made));
+            // Durable before the range is let go: another block of the row may be the next that is rewritten.
+            let write = Request::write_fua(offset, weft_block::IoVec::copy_of(&made));
             // The read itself is answered, whatever becomes of the member.
             let _ = match leg.submit(write).await.result {
                 Ok(()) if leg.is_bad(&range) => self.clear_lost(&[id], &range).await,

@@ -160,6 +160,7 @@ impl Syncer {
                 lane.shared.resync_changed(&state);
             }
             lane.enlist_spares().await?;
+            lane.turn_log_on().await?;
             let next = {
                 let state = lane.shared.state();
                 progress(&state, &lane.shared.geometry).action
@@ -170,6 +171,7 @@ impl Syncer {
                 SyncAction::Recover => lane.recover_step(most).await?,
                 SyncAction::Check | SyncAction::Repair => lane.scrub_step(most).await?,
             }
+            lane.turn_log_on().await?;
             Ok(progress(&lane.shared.state(), &lane.shared.geometry))
         })
         .await

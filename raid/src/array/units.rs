@@ -11,6 +11,7 @@ use weft_block::{Completion, Error, ErrorKind, IoVec, Op, Request, Result};
 
 use super::Lane;
 use super::lane::Route;
+use super::ppl::Log;
 use super::queue::fua;
 use super::state::MemberId;
 use crate::geometry::{ParityRows, Shape};
@@ -69,7 +70,8 @@ impl Lane {
             unreachable!("the queue sends only parity levels here");
         };
         let width = u64::from(self.shared.geometry.members());
-        let units = plan::split(shape, request.offset, request.len, UNIT);
+        let room = self.shared.log.as_ref().map_or(UNIT, Log::room);
+        let units = plan::split(shape, request.offset, request.len, UNIT.min(room));
         let mut rest = units.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -109,6 +111,12 @@ impl Lane {
     }
 
     async fn write_unit(&self, work: Work<'_>) -> Result<()> {
+        if let Some(apart) = self.apart(&work) {
+            for unit in apart {
+                Box::pin(self.write_unit(Work { unit, ..work })).await?;
+            }
+            return Ok(());
+        }
         let error = match self.try_unit(&work).await {
             Tried::Written => return Ok(()),
             Tried::Failed(error) => return Err(error),
@@ -152,15 +160,76 @@ impl Lane {
                 };
             }
         };
+        let change = match self.log(self.changes(work, &columns)).await {
+            Ok(change) => change,
+            Err(error) => {
+                writing.done();
+                return Tried::Failed(error);
+            }
+        };
         // Members may have gone while the old data was read.
         let route = self.route();
+        if self.shared.log.is_some()
+            && let Err(error) = self.recorded_without(&route).await
+        {
+            writing.done();
+            return Tried::Failed(error);
+        }
         match self.send(work, &route, columns, start).await {
             Ok(()) => {
+                if let Some(change) = change {
+                    change.done();
+                }
                 writing.done();
                 Tried::Written
             }
             Err(error) => Tried::Failed(error),
         }
+    }
+
+    /// Waits until members that are away are out of the others' superblocks: what is written without them is not logged
+    /// if one of them has the parity, and after a crash nothing must take them for whole.
+    async fn recorded_without(&self, route: &Route) -> Result<()> {
+        match route.legs.iter().any(Option::is_none) {
+            true => self.fail_members(Vec::new()).await,
+            false => Ok(()),
+        }
+    }
+
+    /// The parts that a unit is written in, if not at once: what goes to a member that is away lives in the parity
+    /// alone, and a log can put that right only if nothing else of the row changes with it.
+    fn apart(&self, work: &Work<'_>) -> Option<SmallVec<[Unit; 4]>> {
+        let unit = work.unit;
+        if unit.count == 1 || !self.shared.log.as_ref().is_some_and(Log::is_on) {
+            return None;
+        }
+        let route = self.route();
+        let range = work.range();
+        let is_away = |slot: u32| route.whole(slot, &range).is_none();
+        if unit.rows > 1 {
+            let any_away = (0..work.shape.members()).any(is_away);
+            let rows = (unit.row..unit.row + unit.rows).map(|row| Unit {
+                row,
+                rows: 1,
+                ..unit
+            });
+            return any_away.then(|| rows.collect());
+        }
+        let written = unit.first..unit.first + unit.count;
+        let away = written
+            .clone()
+            .find(|&index| is_away(work.shape.data_slot(unit.row, index)))?;
+        let parts = [written.start..away, away..away + 1, away + 1..written.end];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        Some(
+            parts
+                .map(|part| Unit {
+                    first: part.start,
+                    count: part.end - part.start,
+                    ..unit
+                })
+                .collect(),
+        )
     }
 
     /// Writes the columns; members that fail are out before this returns.

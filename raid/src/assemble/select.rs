@@ -316,7 +316,9 @@ fn check_enough(
     }
     let parity = matches!(freshest.level, Level::Raid4 | Level::Raid5 | Level::Raid6);
     let dirty = freshest.resync_offset != CLEAN;
-    if parity && dirty && !missing.is_empty() && !force {
+    // A partial parity log puts right what was being written, and is asked later.
+    let unprotected = parity && !freshest.features.has_ppl();
+    if unprotected && dirty && !missing.is_empty() && !force {
         let why = format!(
             "array {name} cannot start: it is degraded and was not stopped cleanly, so what was being written then may \
              be wrong in the data of slot {}; bring that member back, or assemble it by force",

@@ -44,7 +44,7 @@ impl Features {
     pub const JOURNAL: Self = Self(512);
     /// The array has a partial parity log.
     pub const PPL: Self = Self(1024);
-    /// The partial parity log has several areas.
+    /// The partial parity log may hold several headers; said in place of [`PPL`](Self::PPL).
     pub const MULTIPLE_PPLS: Self = Self(2048);
     /// The layout of RAID-0 is valid.
     pub const RAID0_LAYOUT: Self = Self(4096);
@@ -55,6 +55,8 @@ impl Features {
             | Self::RECOVERY_OFFSET.0
             | Self::BAD_BLOCKS.0
             | Self::RECOVERY_BITMAP.0
+            | Self::PPL.0
+            | Self::MULTIPLE_PPLS.0
             | Self::RAID0_LAYOUT.0,
     );
 
@@ -82,6 +84,11 @@ impl Features {
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Whether the members have a partial parity log, in either form.
+    pub fn has_ppl(self) -> bool {
+        self.has(Self::PPL) || self.has(Self::MULTIPLE_PPLS)
     }
 
     /// The bits that nothing is known about.

@@ -9,8 +9,27 @@ const MOST_CHUNK: u32 = 1 << 28;
 const MOST_SECTORS: u64 = 1 << 54;
 /// Sectors of a superblock's copy, and its alignment.
 const COPY_SECTORS: u64 = 8;
+/// Sectors of a partial parity log at least: its header and a block of parity.
+const LEAST_PPL: u64 = 16;
 /// Sectors of the bad-block log that md reads (a page).
 const MOST_BBLOG: u16 = 8;
+
+/// The place of a partial parity log on a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PplPlace {
+    /// First sector.
+    pub sector: u64,
+    /// Sectors.
+    pub sectors: u64,
+}
+
+impl PplPlace {
+    /// The word of the superblock that says it, which is the bitmap's offset in other arrays.
+    pub(crate) fn word(self) -> i32 {
+        let offset = self.sector as i64 - SUPER_SECTOR as i64;
+        (u32::from(offset as i16 as u16) | (self.sectors as u32) << 16) as i32
+    }
+}
 
 impl Superblock {
     pub(super) fn validate(&self, device_sectors: u64) -> Result<(), SuperblockError> {
@@ -35,6 +54,14 @@ impl Superblock {
         }
         if self.features.has(Features::RAID0_LAYOUT) && level != Level::Raid0 {
             return malformed(format!("a RAID-0 layout on {level}"));
+        }
+        if self.features.has_ppl() {
+            if level != Level::Raid5 {
+                return malformed(format!("a partial parity log on {level}"));
+            }
+            if self.features.has(Features::BITMAP) || self.features.has(Features::JOURNAL) {
+                return malformed("a partial parity log beside a bitmap or a journal".into());
+            }
         }
         Ok(())
     }
@@ -83,6 +110,19 @@ impl Superblock {
         if self.features.has(Features::BITMAP) {
             outside("bitmap", place(self.bitmap_offset), 1)?;
         }
+        if let Some(log) = self.ppl() {
+            if log.sectors < LEAST_PPL {
+                return malformed(format!("a partial parity log of {} sectors", log.sectors));
+            }
+            outside("partial parity log", log.sector, log.sectors)?;
+            let bad_blocks = self.bblog_sector().filter(|_| self.bblog_size != 0);
+            let overlaps = bad_blocks.is_some_and(|at| {
+                at < log.sector + log.sectors && log.sector < at + u64::from(self.bblog_size)
+            });
+            if overlaps {
+                return malformed("its partial parity log lies on the bad-block log".into());
+            }
+        }
         if self.features.has(Features::BAD_BLOCKS) || self.bblog_size != 0 {
             if self.bblog_size == 0 || self.bblog_size > MOST_BBLOG || self.bblog_shift > 20 {
                 let size = self.bblog_size;
@@ -109,6 +149,15 @@ impl Superblock {
             .then(|| SUPER_SECTOR.saturating_add_signed(i64::from(self.bitmap_offset)))
     }
 
+    /// Where the member's partial parity log lies, if the array has one.
+    pub fn ppl(&self) -> Option<PplPlace> {
+        let word = self.bitmap_offset as u32;
+        self.features.has_ppl().then(|| PplPlace {
+            sector: SUPER_SECTOR.saturating_add_signed(i64::from(word as u16 as i16)),
+            sectors: u64::from(word >> 16),
+        })
+    }
+
     /// Sectors from the bitmap to whatever comes next on the member.
     pub fn bitmap_room(&self) -> u64 {
         let Some(at) = self.bitmap_sector() else {
@@ -126,7 +175,7 @@ impl Superblock {
     }
 
     /// Sector for a copy of the superblock: the last 4 KiB before the data, if nothing else of the `bitmap_sectors`
-    /// and the bad-block log lies there. md leaves that space unused as headroom for a change of shape.
+    /// and the logs lies there. md leaves that space unused as headroom for a change of shape.
     pub(crate) fn copy_sector(&self, bitmap_sectors: u64) -> Option<u64> {
         let place = self.data_offset.checked_sub(COPY_SECTORS)?;
         let taken = [
@@ -134,6 +183,7 @@ impl Superblock {
             self.bitmap_sector().map(|at| at + bitmap_sectors),
             self.bblog_sector()
                 .map(|at| at + u64::from(self.bblog_size)),
+            self.ppl().map(|log| log.sector + log.sectors),
         ];
         let before = |end: &u64| *end <= place || *end > self.data_offset;
         let free = taken.iter().flatten().all(before);

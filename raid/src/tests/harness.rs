@@ -11,8 +11,8 @@ use crate::level::{CopiesLayout, Level, ParityLayout};
 use crate::parity::{field, scalar};
 use crate::superblock::Timestamp;
 use crate::{
-    Array, AssembleOptions, CreateOptions, MemberDevice, MemberState, Status, assemble, create,
-    geometry,
+    Array, AssembleOptions, Consistency, CreateOptions, MemberDevice, MemberState, Status,
+    assemble, create, geometry,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -85,6 +85,7 @@ pub(crate) fn options(shape: Shape, seed: u64) -> CreateOptions {
     options.layout = shape.layout;
     options.copies = shape.copies;
     options.chunk = CHUNK;
+    options.consistency = Consistency::Bitmap;
     options.bitmap_chunk = Some(64 << 10);
     options
 }

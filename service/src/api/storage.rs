@@ -186,7 +186,7 @@ pub struct Array {
     pub size_bytes: u64,
     /// How it is.
     pub state: ArrayState,
-    /// `bitmap`, `resync` or `none`.
+    /// What makes the members agree after a crash: `ppl`, `bitmap`, `resync` or `none`.
     pub consistency: String,
     /// Its members, by slot, then spares.
     pub members: Vec<Member>,
@@ -243,7 +243,7 @@ pub struct RaidCreate {
     pub chunk_bytes: Option<u64>,
     /// md's name of the layout.
     pub layout: Option<String>,
-    /// `bitmap` or `resync`.
+    /// `ppl`, `bitmap` or `resync`; the default is `ppl` for RAID-5, otherwise `bitmap`.
     pub consistency: Option<String>,
     /// The members are known to agree: make no parity.
     #[serde(default)]

@@ -58,7 +58,7 @@ pub struct LabArray {
     pub chunk_bytes: Option<u64>,
     /// md's name of the layout.
     pub layout: Option<String>,
-    /// `bitmap` or `resync`.
+    /// `ppl`, `bitmap` or `resync`; the default is `ppl` for RAID-5, otherwise `bitmap`.
     pub consistency: Option<String>,
 }
 

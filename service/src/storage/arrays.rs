@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use weft_raid::level::{CopiesLayout, Level, ParityLayout};
-use weft_raid::{AssembleOptions, CreateOptions, Examined, MemberDevice};
+use weft_raid::{AssembleOptions, Consistency, CreateOptions, Examined, MemberDevice};
 use weft_uring::{ShardHandle, spawner};
 
 use super::describe;
@@ -538,21 +538,20 @@ fn options(request: &RaidCreate) -> Result<CreateOptions> {
             layout = Some(found.ok_or_else(|| unknown(name))?);
         }
     }
-    let bitmap = match request.consistency.as_deref() {
-        None | Some("bitmap") => true,
-        Some("resync") => false,
-        Some(other) => {
-            return Err(invalid(format!(
-                "consistency {other:?} is not made here yet"
-            )));
-        }
+    let consistency = match request.consistency.as_deref() {
+        None => Consistency::default_of(level),
+        Some(name) => Consistency::from_name(name).ok_or_else(|| {
+            invalid(format!(
+                "there is no consistency {name:?}; use ppl, bitmap or resync"
+            ))
+        })?,
     };
     let members = request.disks.len() + request.spares.len();
     let written = format!("{}:{name}", super::host_name());
     let mut options = CreateOptions::new(level, &written, members, now(), random);
     options.layout = layout;
     options.copies = copies;
-    options.bitmap = bitmap;
+    options.consistency = consistency;
     options.assume_clean = request.assume_clean;
     options.spares = request.spares.len();
     if let Some(chunk) = request.chunk_bytes {

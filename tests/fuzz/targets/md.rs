@@ -1,6 +1,9 @@
-//! md superblocks and bitmaps, from a member's disk.
+//! md superblocks, bitmaps and partial parity logs, from a member's disk.
 
 use weft_raid::bitmap::BitmapHead;
+use weft_raid::geometry::{Geometry, Shape};
+use weft_raid::level::{Level, ParityLayout};
+use weft_raid::ppl::{HEADER_BYTES, Header, PplError};
 use weft_raid::superblock::{Superblock, SuperblockError};
 
 /// Sectors of the disk that the superblock is said to be on: 1 GiB.
@@ -55,6 +58,43 @@ pub(super) fn bitmap(bytes: &[u8]) {
         }
         Err(error) => {
             let _ = (error.kind(), error.to_string());
+        }
+    }
+}
+
+/// Where a log's checksum and signature are (md_p.h, `struct ppl_header`).
+const PPL_CHECKSUM: std::ops::Range<usize> = 532..536;
+const PPL_SIGNATURE: std::ops::Range<usize> = 512..516;
+
+pub(super) fn ppl(bytes: &[u8]) {
+    let mut block = [0; HEADER_BYTES];
+    let len = bytes.len().min(HEADER_BYTES);
+    block[..len].copy_from_slice(&bytes[..len]);
+    let mut signature = [0; 4];
+    signature.copy_from_slice(&block[PPL_SIGNATURE]);
+    let signature = u32::from_le_bytes(signature);
+    let mut read = Header::parse(&block, signature);
+    if let Err(PplError::Checksum { computed, .. }) = read {
+        block[PPL_CHECKSUM].copy_from_slice(&computed.to_le_bytes());
+        read = Header::parse(&block, signature);
+    }
+    let header = match read {
+        Ok(header) => header,
+        Err(error) => return drop((error.kind(), error.to_string())),
+    };
+    let mut again = [0; HEADER_BYTES];
+    again.copy_from_slice(&header.to_bytes(signature));
+    assert_eq!(Header::parse(&again, signature).as_ref(), Ok(&header));
+    let _ = header.len_with_parity();
+    let (layout, size) = (ParityLayout::LeftSymmetric, DEVICE_SECTORS * 512);
+    let geometry = Geometry::parity(Level::Raid5, layout, 4, 64 << 10, size).expect("it can be");
+    let Shape::Parity(rows) = geometry.shape() else {
+        return;
+    };
+    for entry in &header.entries {
+        if let Some(change) = entry.change(rows) {
+            let end = change.offset(rows) + change.member_len();
+            assert!(end <= geometry.member_size() && change.first + change.count <= rows.data());
         }
     }
 }

@@ -14,7 +14,11 @@ pub(crate) fn text(path: &Path) -> Result<&str> {
 
 /// The guest's name of its disk `number`.
 fn disk(number: usize) -> String {
-    format!("/dev/vd{}", char::from(b'a' + number as u8))
+    let letter = |number: usize| char::from(b'a' + (number % 26) as u8);
+    match number / 26 {
+        0 => format!("/dev/vd{}", letter(number)),
+        more => format!("/dev/vd{}{}", letter(more - 1), letter(number)),
+    }
 }
 
 /// A guest with the cases' files as disks, and for each case its number and its disks.

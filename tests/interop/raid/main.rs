@@ -2,6 +2,7 @@
 
 mod crash;
 mod guest;
+mod hole;
 mod ours;
 mod ours_first;
 mod theirs_first;
@@ -16,13 +17,19 @@ use weft_tests::{require, run, temp_dir};
 use guest::text;
 use ours::{Case, created};
 
-/// Every level but RAID-6, and RAID-5 in every layout.
+/// Every level but RAID-6, RAID-5 in every layout and with a partial parity log.
 fn cases(folder: &Path) -> Vec<Case> {
     let mut cases = vec![
         Case::new(folder, Level::Raid0, None, 3),
         Case::new(folder, Level::Raid1, None, 2),
         Case::new(folder, Level::Raid4, None, 3),
     ];
+    cases.push(Case::logged(
+        folder,
+        "r5-log",
+        ParityLayout::LeftSymmetric,
+        3,
+    ));
     let layouts = ParityLayout::of(Level::Raid5).enumerate();
     // Few members: the guest has room for some two dozen disks.
     cases.extend(layouts.map(|(number, layout)| {
@@ -146,4 +153,17 @@ fn a_crash_on_one_side_is_made_up_for_on_the_other() -> Result<()> {
         Case::new(folder.path(), Level::Raid6, symmetric, 4),
         Case::raid10(folder.path(), "n2", 6),
     ])
+}
+
+#[test]
+fn the_write_hole_is_closed_by_one_side_for_the_other() -> Result<()> {
+    require!("qemu-system-x86_64", "mdadm");
+    let folder = temp_dir();
+    let layouts = [ParityLayout::LeftSymmetric, ParityLayout::RightAsymmetric];
+    let cases = layouts.map(|layout| {
+        let name = format!("hole-{}", layout.number());
+        Case::logged(folder.path(), &name, layout, 4)
+    });
+    hole::closed_for_the_kernel(&cases)?;
+    hole::closed_for_us(&cases)
 }

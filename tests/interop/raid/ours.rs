@@ -4,11 +4,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use weft_block::{BlockDevice, IoVec, Request, Spawner};
 use weft_raid::level::{CopiesLayout, Level, ParityLayout};
 use weft_raid::superblock::Timestamp;
-use weft_raid::{Array, AssembleOptions, CreateOptions, MemberDevice, assemble, create};
+use weft_raid::{
+    Array, AssembleOptions, Consistency, CreateOptions, MemberDevice, Scrub, assemble, create,
+};
 use weft_tests::data::{Sequence, bytes};
 use weft_uring::{FileDevice, OpenOptions};
 
@@ -23,6 +25,7 @@ pub(crate) struct Case {
     pub(crate) layout: Option<ParityLayout>,
     /// Of RAID-10, by mdadm's name.
     pub(crate) copies: Option<&'static str>,
+    pub(crate) consistency: Consistency,
     pub(crate) paths: Vec<PathBuf>,
 }
 
@@ -54,7 +57,22 @@ impl Case {
             level,
             layout,
             copies: None,
+            consistency: Consistency::Bitmap,
             paths,
+        }
+    }
+
+    /// RAID-5 with a partial parity log.
+    pub(crate) fn logged(folder: &Path, name: &str, layout: ParityLayout, members: usize) -> Self {
+        let path =
+            |member: usize| weft_tests::sparse_file(folder, &format!("{name}-{member}"), 6 * MIB);
+        Self {
+            name: name.to_owned(),
+            level: Level::Raid5,
+            layout: Some(layout),
+            copies: None,
+            consistency: Consistency::Ppl,
+            paths: (0..members).map(path).collect(),
         }
     }
 
@@ -67,6 +85,7 @@ impl Case {
             level: Level::Raid10,
             layout: None,
             copies: Some(layout),
+            consistency: Consistency::Bitmap,
             paths: (0..members).map(path).collect(),
             name,
         }
@@ -85,8 +104,9 @@ impl Case {
     pub(crate) fn mdadm(&self) -> String {
         let layout = self.copies.or(self.layout.map(ParityLayout::name));
         let layout = layout.map_or(String::new(), |layout| format!(" --layout={layout}"));
-        let bitmap = match self.level {
-            Level::Raid0 => "",
+        let policy = match (self.level, self.consistency) {
+            (Level::Raid0, _) => "",
+            (_, Consistency::Ppl) => " --consistency-policy=ppl",
             _ => " --bitmap=internal",
         };
         let chunk = match self.level {
@@ -94,7 +114,7 @@ impl Case {
             _ => " --chunk=64",
         };
         format!(
-            "--level={}{layout}{chunk}{bitmap} --raid-devices={}",
+            "--level={}{layout}{chunk}{policy} --raid-devices={}",
             self.level.number(),
             self.paths.len()
         )
@@ -126,12 +146,20 @@ pub(crate) struct Ours {
 pub(crate) fn created<T>(case: &Case, work: impl AsyncFnOnce(&Ours) -> Result<T>) -> Result<T> {
     weft_uring::block_on(async {
         let spawner = weft_uring::spawner();
-        let mut sequence = Sequence::new(case.paths.len() as u64 ^ u64::from(std::process::id()));
+        // No two arrays of one guest have the same identity.
+        let seed = case
+            .name
+            .bytes()
+            .fold(u64::from(std::process::id()), |seed, byte| {
+                seed.wrapping_mul(31).wrapping_add(u64::from(byte))
+            });
+        let mut sequence = Sequence::new(seed);
         let name = format!("weft:{}", case.name);
         let mut random = || std::array::from_fn(|_| sequence.draw() as u8);
         let mut options = CreateOptions::new(case.level, &name, case.paths.len(), NOW, &mut random);
         options.layout = case.layout;
         options.copies = case.copies.and_then(CopiesLayout::from_name);
+        options.consistency = case.consistency;
         options.chunk = 64 << 10;
         let array = create(&options, members(&case.paths)?, &spawner)
             .await
@@ -165,6 +193,16 @@ impl Ours {
         let syncer = self.array.syncer(&self.spawner).map_err(told)?;
         while !syncer.step(1 << 20).await.map_err(told)?.is_idle() {}
         Ok(())
+    }
+
+    /// Compares all members; how many blocks do not agree.
+    pub(crate) async fn mismatches(&self) -> Result<u64> {
+        self.array.scrub(Scrub::Check).map_err(told)?;
+        self.sync().await?;
+        let report = self.array.scrub_report();
+        report
+            .map(|report| report.mismatches)
+            .context("a check leaves a report")
     }
 
     pub(crate) async fn write(&self, offset: u64, data: &[u8]) -> Result<()> {

@@ -39,6 +39,8 @@ impl Lane {
         let Some((slot, id)) = wanted(self) else {
             return Ok(());
         };
+        // Before it has a slot, so that nothing is logged there yet.
+        self.write_log_to(id).await?;
         let dirt = {
             let mut state = self.shared.state();
             if let Some(member) = state.member_mut(id) {

@@ -7,9 +7,11 @@ use weft_block::{Buffer, Error, ErrorKind, Result};
 
 use super::{Lane, Work};
 use crate::array::lane::Route;
+use crate::array::ppl::{Log, Logged};
 use crate::array::state::MemberId;
 use crate::parity::{self, Term, field};
 use crate::plan::{self, Method, Position};
+use crate::ppl::Entry;
 
 /// One buffer for each slot of a unit that is written, by slot.
 pub(super) type Columns = SmallVec<[Option<Buffer>; 8]>;
@@ -141,6 +143,37 @@ impl Lane {
             }
         }
         columns
+    }
+
+    /// What the partial parity log is to say of the unit before its columns are sent: an entry for each row whose
+    /// parity is written.
+    pub(super) fn changes(&self, work: &Work<'_>, columns: &Columns) -> SmallVec<[Logged; 1]> {
+        if !self.shared.log.as_ref().is_some_and(Log::is_on) {
+            return SmallVec::new();
+        }
+        let (shape, unit) = (work.shape, work.unit);
+        let rows = unit.row..unit.row + unit.rows;
+        let changes = rows.filter_map(|row| {
+            let parity = columns[shape.parity_slot(row) as usize].as_deref()?;
+            // Whole rows have all their parity in what is written.
+            let partial = (unit.count < shape.data()).then(|| {
+                let written = unit.first..unit.first + unit.count;
+                let data = written
+                    .filter_map(|index| columns[shape.data_slot(row, index) as usize].as_deref());
+                let terms: SmallVec<[Term<'_>; 16]> = std::iter::once(parity)
+                    .chain(data)
+                    .map(|block| (1, block))
+                    .collect();
+                let mut partial = self.pool.take(parity.len());
+                parity::sum(&mut partial, &terms);
+                partial
+            });
+            Some(Logged {
+                entry: Entry::of(shape, &unit, row, partial.as_deref()),
+                partial,
+            })
+        });
+        changes.collect()
     }
 
     fn column<'a>(&self, work: &Work<'_>, columns: &'a mut Columns, slot: usize) -> &'a mut Buffer {

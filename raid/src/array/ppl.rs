@@ -1,0 +1,411 @@
+//! The partial parity log of a running array: before a change of a row is sent, the member that holds the row's parity
+//! has what its parity can be made of again.
+//!
+//! One batch of changes is under way at a time, with one header on each member that it concerns; changes that come
+//! meanwhile wait for the next, and the first of them leads it: it writes the headers for all. The rules:
+//!
+//! - A header replaces the one before, so it is written only when all that that one names is done and durable.
+//! - A header is followed by a block of zeroes or the end of the log: md reads on behind a header for a newer one, and
+//!   what a guest wrote must not pass for one.
+//! - While a resync is to be done parity proves nothing, and the log is off: its headers are zeroes, and a crash resyncs
+//!   all. It comes on again while nothing is written.
+//! - A header that names only what has long been done is emptied at a pause. Parity is made from the data of an old entry
+//!   as it lies on disk then, and that may have gone bad since.
+
+mod replay;
+mod turns;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use futures_channel::oneshot;
+use smallvec::SmallVec;
+use turns::{Change, Leading, LogState, Turn, Waiting, hand_over};
+use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR};
+
+use super::Lane;
+use super::meta::settle;
+use super::state::MemberId;
+use crate::ppl::{Entry, HEADER_BYTES, Header, MOST_ENTRIES, signature};
+use crate::superblock::Superblock;
+
+/// The log of an array.
+pub(crate) struct Log {
+    signature: u32,
+    /// Bytes of partial parity that one header may have, on each member.
+    room: u64,
+    state: Mutex<LogState>,
+    /// Only for the test that shows what the log is good for: nothing is logged, and nobody knows.
+    #[cfg(test)]
+    skip: std::sync::atomic::AtomicBool,
+}
+
+/// A change of one row, to be logged.
+pub(crate) struct Logged {
+    pub(crate) entry: Entry,
+    pub(crate) partial: Option<Buffer>,
+}
+
+/// The changes of one unit.
+type Changes = SmallVec<[Logged; 1]>;
+
+impl Log {
+    /// The log of an array with these superblocks, which is off; none if they have no log.
+    pub(crate) fn of<'a>(
+        array: &Superblock,
+        members: impl Iterator<Item = &'a Superblock>,
+    ) -> Option<Self> {
+        let places = members.filter_map(Superblock::ppl);
+        let least = places.map(|place| place.sectors * SECTOR).min();
+        let room = least.filter(|_| array.features.has_ppl())?;
+        Some(Self {
+            signature: signature(&array.set_uuid),
+            // A block behind it is kept for the zeroes, if there is one to spare.
+            room: match room.saturating_sub(2 * HEADER_BYTES as u64) {
+                0 => room - HEADER_BYTES as u64,
+                room => room,
+            },
+            state: Mutex::new(LogState {
+                used: vec![None; array.raid_disks as usize],
+                ..LogState::default()
+            }),
+            #[cfg(test)]
+            skip: Default::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether changes are logged.
+    pub(crate) fn is_on(&self) -> bool {
+        self.state().on
+    }
+
+    /// Bytes of partial parity that one change may have.
+    pub(crate) fn room(&self) -> u64 {
+        self.room
+    }
+
+    /// Changes that are done. If they are all that were begun, a flush makes them durable.
+    pub(crate) fn settled(&self) -> Option<u64> {
+        let state = self.state();
+        (state.active == 0).then_some(state.done)
+    }
+
+    /// The first `done` changes are durable.
+    pub(crate) fn durable(&self, done: u64) {
+        let mut state = self.state();
+        state.durable = state.durable.max(done);
+    }
+
+    /// Time passes. Whether some header names what has long been done.
+    pub(crate) fn tick(&self) -> bool {
+        let mut state = self.state();
+        let mut any = false;
+        for age in state.used.iter_mut().flatten() {
+            *age = age.saturating_add(1);
+            any |= *age > 1;
+        }
+        any && state.on && !state.busy
+    }
+
+    /// As many waiting changes as fit under one header on each member, the leader's own first.
+    fn take_batch(&self, state: &mut LogState) -> Vec<Waiting> {
+        let mut taken: Vec<(usize, u64)> = vec![(0, 0); state.used.len()];
+        let mut batch = Vec::new();
+        while let Some(next) = state.waiting.front() {
+            let mut with = taken.clone();
+            for Logged { entry, .. } in &next.changes {
+                let (entries, bytes) = &mut with[entry.slot as usize];
+                (*entries, *bytes) = (*entries + 1, *bytes + u64::from(entry.partial));
+            }
+            let fits =
+                |&(entries, bytes): &(usize, u64)| entries <= MOST_ENTRIES && bytes <= self.room;
+            if !batch.is_empty() && !with.iter().all(fits) {
+                break;
+            }
+            taken = with;
+            batch.extend(state.waiting.pop_front());
+        }
+        batch
+    }
+}
+
+impl Lane {
+    /// Waits until `changes` are in the log. None if nothing is logged: there is no log, or it is off.
+    ///
+    /// The caller holds the range that is changed and sends nothing of it before this returns.
+    pub(crate) async fn log(&self, changes: Changes) -> Result<Option<Change>> {
+        let Some(log) = &self.shared.log else {
+            return Ok(None);
+        };
+        #[cfg(test)]
+        if log.skip.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let receiver = {
+            let mut state = log.state();
+            if !state.on || changes.is_empty() {
+                return Ok(None);
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.waiting.push_back(Waiting {
+                changes,
+                sender: Some(sender),
+            });
+            let idle = !std::mem::replace(&mut state.busy, true);
+            drop(state);
+            if idle {
+                hand_over(&self.shared);
+            }
+            receiver
+        };
+        match receiver.await {
+            Ok(Turn::Lead(leading)) => self.lead(log, leading).await,
+            Ok(Turn::Go(result)) => result,
+            Err(_) => {
+                let why = "the executor that wrote the partial parity log has ended";
+                Err(Error::new(ErrorKind::Offline, why))
+            }
+        }
+    }
+
+    /// Writes the headers of the next batch and lets it go; the answer is for the leader's own change.
+    async fn lead(&self, log: &Log, mut leading: Leading) -> Result<Option<Change>> {
+        // Others that are ready now come along.
+        yield_once().await;
+        let doubtful = log.state().lost || self.shared.resyncing.load(Ordering::Acquire);
+        if doubtful {
+            self.write_headers(log, &mut Vec::new(), Some(Empty::Off))
+                .await?;
+        } else {
+            self.make_durable(log).await?;
+        }
+        let mut batch = match doubtful {
+            // Nobody begins from here on, and whoever waits goes without.
+            true => {
+                let mut state = log.state();
+                state.on = false;
+                std::mem::take(&mut state.waiting).into()
+            }
+            false => log.take_batch(&mut log.state()),
+        };
+        let result = match doubtful {
+            true => Ok(()),
+            false => self.write_headers(log, &mut batch, None).await,
+        };
+        leading.over();
+        let shared = &self.shared;
+        match result.is_ok() && !doubtful {
+            true => log.state().active = batch.len(),
+            false => hand_over(shared),
+        }
+        let mut own = Ok(None);
+        for waiting in batch {
+            let turn = match &result {
+                Ok(()) if doubtful => Ok(None),
+                Ok(()) => Ok(Some(Change::of(shared))),
+                Err(error) => Err(Error::new(error.kind(), error.sentence())),
+            };
+            match waiting.sender {
+                // If nobody waits there any more, what it would have done counts as given up.
+                Some(sender) => drop(sender.send(Turn::Go(turn))),
+                None => own = turn,
+            }
+        }
+        own
+    }
+
+    /// Makes all changes that are done durable. No logged change is under way.
+    async fn make_durable(&self, log: &Log) -> Result<()> {
+        let done = {
+            let state = log.state();
+            (state.done > state.durable).then_some(state.done)
+        };
+        if let Some(done) = done.filter(|_| self.shared.info.volatile_cache) {
+            let failed = self.flush_members().await;
+            self.fail_members(failed).await?;
+            log.durable(done);
+        }
+        Ok(())
+    }
+
+    /// Writes a header to each member that the batch concerns; members that do not take theirs are failed. With
+    /// `empty`, to all members instead, and those in waiting too.
+    async fn write_headers(
+        &self,
+        log: &Log,
+        batch: &mut [Waiting],
+        empty: Option<Empty>,
+    ) -> Result<()> {
+        let places: Vec<(Option<u32>, MemberId, u64, u64)> = {
+            let state = self.shared.state();
+            let live = state.members.iter().filter(|member| member.duty.is_live());
+            let place = |member: &super::Member| {
+                let place = member.superblock.ppl()?;
+                let (at, end) = (place.sector, place.sector + place.sectors);
+                Some((member.duty.slot(), member.id, at * SECTOR, end * SECTOR))
+            };
+            live.filter_map(place).collect()
+        };
+        let mut headers: Vec<(Header, Vec<IoVec>)> = Vec::new();
+        {
+            let mut state = log.state();
+            state.generation += 1;
+            let generation = state.generation;
+            headers.resize_with(state.used.len(), Default::default);
+            for Logged { entry, partial } in
+                batch.iter_mut().flat_map(|waiting| &mut waiting.changes)
+            {
+                let (header, parity) = &mut headers[entry.slot as usize];
+                header.generation = generation;
+                header.entries.push(*entry);
+                parity.extend(partial.take().map(IoVec::from));
+            }
+        }
+        let mut sent = Vec::new();
+        for (slot, id, at, end) in places {
+            let named = slot.map(|slot| &mut headers[slot as usize]);
+            let vector = match (empty, named) {
+                (Some(empty), _) => empty.block(log),
+                (None, Some((header, parity))) if !header.entries.is_empty() => {
+                    let first = IoVec::copy_of(&header.to_bytes(log.signature));
+                    IoVec::join(std::iter::once(first).chain(std::mem::take(parity)))
+                }
+                _ => continue,
+            };
+            let write = Request::write_fua(at, terminated(vector, end - at));
+            sent.push((id, self.queue(id).submit(write)));
+        }
+        {
+            let mut state = log.state();
+            for (used, (header, _)) in state.used.iter_mut().zip(&headers) {
+                if empty.is_some() {
+                    *used = None;
+                } else if !header.entries.is_empty() {
+                    *used = Some(0);
+                }
+            }
+        }
+        let failed = settle(sent).await;
+        self.fail_members(failed).await
+    }
+
+    /// Writes a header that names nothing to a member that is about to get a slot.
+    pub(crate) async fn write_log_to(&self, id: MemberId) -> Result<()> {
+        let Some(log) = &self.shared.log else {
+            return Ok(());
+        };
+        let place = {
+            let state = self.shared.state();
+            state.member(id).and_then(|member| member.superblock.ppl())
+        };
+        let Some(place) = place else { return Ok(()) };
+        let empty = if log.is_on() { Empty::On } else { Empty::Off };
+        let (at, end) = (
+            place.sector * SECTOR,
+            (place.sector + place.sectors) * SECTOR,
+        );
+        let write = Request::write_fua(at, terminated(empty.block(log), end - at));
+        self.queue(id).submit(write).await.result
+    }
+
+    /// Empties the headers, if nothing is under way.
+    pub(crate) async fn empty_log(&self) -> Result<()> {
+        let Some(log) = &self.shared.log else {
+            return Ok(());
+        };
+        {
+            let mut state = log.state();
+            if state.busy || !state.on {
+                return Ok(());
+            }
+            state.busy = true;
+        }
+        let _leading = Leading::of(&self.shared);
+        self.make_durable(log).await?;
+        self.write_headers(log, &mut [], Some(Empty::On)).await
+    }
+
+    /// Turns the log on if nothing is to be resynced, while nothing is written.
+    pub(crate) async fn turn_log_on(&self) -> Result<()> {
+        let Some(log) = &self.shared.log else {
+            return Ok(());
+        };
+        let is_due = || !log.is_on() && self.shared.state().intent.resync_count() == 0;
+        if !is_due() {
+            return Ok(());
+        }
+        let _guard = self.shared.locks.exclusive(0..u64::MAX).await;
+        if !is_due() {
+            return Ok(());
+        }
+        // What the resync and writes without the log have changed counts as done.
+        let failed = self.flush_members().await;
+        self.fail_members(failed).await?;
+        self.write_headers(log, &mut [], Some(Empty::On)).await?;
+        let mut state = log.state();
+        (state.on, state.lost) = (true, false);
+        Ok(())
+    }
+
+    /// What a log says at the start of the array: nothing is under way, or nothing is logged.
+    pub(crate) async fn begin_log(&self) -> Result<()> {
+        match &self.shared.log {
+            Some(log) if self.shared.state().intent.resync_count() > 0 => {
+                self.write_headers(log, &mut [], Some(Empty::Off)).await
+            }
+            _ => self.turn_log_on().await,
+        }
+    }
+}
+
+#[cfg(test)]
+impl super::Array {
+    /// Whether the log is written, which it otherwise seems to be.
+    pub(crate) fn log_changes(&self, logged: bool) {
+        let log = self.shared.log.as_ref().expect("it has one");
+        log.skip.store(!logged, Ordering::Relaxed);
+    }
+}
+
+/// A header that names nothing.
+#[derive(Debug, Clone, Copy)]
+enum Empty {
+    /// Of a log that is on.
+    On,
+    /// Of one that is off.
+    Off,
+}
+
+impl Empty {
+    fn block(self, log: &Log) -> IoVec {
+        match self {
+            Self::On => IoVec::copy_of(&Header::default().to_bytes(log.signature)),
+            Self::Off => IoVec::zeroed(HEADER_BYTES),
+        }
+    }
+}
+
+/// A header with what belongs to it, and zeroes behind it as far as there is room in `bytes`.
+fn terminated(header: IoVec, bytes: u64) -> IoVec {
+    let spare = bytes.saturating_sub(header.len() as u64);
+    let zeroes = IoVec::zeroed(spare.min(HEADER_BYTES as u64) as usize);
+    IoVec::join([header, zeroes])
+}
+
+/// Lets other tasks of the executor run first.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,157 @@
+//! The partial parity log of running arrays.
+
+use super::harness::*;
+use crate::level::{Level, ParityLayout};
+use crate::ppl::{HEADER_BYTES, Header, signature};
+use crate::{ArrayState, Consistency, CreateOptions, SyncAction};
+
+fn logged(members: usize) -> CreateOptions {
+    let mut options = options(shape(Level::Raid5, members), 1);
+    options.consistency = Consistency::Ppl;
+    options.layout = Some(ParityLayout::LeftSymmetric);
+    options.assume_clean = true;
+    options
+}
+
+fn rig(members: usize) -> Rig {
+    let mut rig = Rig::new(1, 0);
+    (0..members).for_each(|_| rig.add_disk(3 * MIB));
+    rig
+}
+
+/// The header of a member's log; none if it is off.
+fn header(rig: &Rig, member: usize) -> Option<Header> {
+    let superblock = rig.disks[member].peek(4096, 512);
+    let signature = signature(&crate::fields::array(&superblock, 16));
+    let mut bytes = [0; HEADER_BYTES];
+    bytes.copy_from_slice(&rig.disks[member].peek(8192, HEADER_BYTES));
+    Header::parse(&bytes, signature).ok()
+}
+
+#[test]
+fn a_change_is_named_on_the_member_that_holds_its_parity() {
+    let rig = rig(4);
+    let array = rig.create(&logged(4));
+    assert_eq!(array.status().consistency, "ppl");
+    // Chunk 1 of row 0, whose parity is on slot 3; then all of row 1, whose parity is on slot 2.
+    rig.write(&array, CHUNK, &pattern(1024, 1))
+        .expect("written");
+    rig.write(&array, 3 * CHUNK, &pattern(3 * CHUNK as usize, 2))
+        .expect("written");
+    let entries: Vec<_> = (0..4)
+        .map(|member| header(&rig, member).expect("the log is on").entries)
+        .collect();
+    assert!(entries[0].is_empty() && entries[1].is_empty());
+    let (whole, part) = (entries[2][0], entries[3][0]);
+    assert_eq!(
+        (whole.sector, whole.partial, whole.data),
+        (96, 0, 3 * CHUNK as u32)
+    );
+    assert_eq!((part.sector, part.partial, part.data), (32, 1024, 1024));
+    // Behind the log lies nothing that could pass for a header.
+    assert_eq!(rig.disks[3].peek(8192 + 4096 + 1024, 4096), vec![0; 4096]);
+    (0..3).for_each(|_| rig.tick(&array));
+    assert!((0..4).all(|member| header(&rig, member).expect("on").entries.is_empty()));
+}
+
+#[test]
+fn the_log_is_off_until_parity_is_worth_something() {
+    let mut options = logged(3);
+    options.assume_clean = false;
+    let rig = rig(3);
+    let array = rig.create(&options);
+    rig.write(&array, 0, &pattern(512, 1)).expect("written");
+    assert!((0..3).all(|member| header(&rig, member).is_none()));
+    // A crash now resyncs all, log or not.
+    let array = rig.assemble(&[0, 1, 2]).expect("it starts");
+    assert_eq!(array.progress().action, SyncAction::Resync);
+    rig.sync(&array).expect("synced");
+    assert!((0..3).all(|member| header(&rig, member).is_some()));
+    assert!(rig.is_consistent(&array, &[0, 1, 2]));
+}
+
+#[test]
+fn a_crash_needs_no_resync() {
+    let rig = rig(4);
+    let array = rig.create(&logged(4));
+    let data = pattern(4096, 3);
+    rig.write(&array, 0, &data).expect("written");
+    // The parity has not got there.
+    rig.poke(3, 0, &[0x55; 4096]);
+    let array = rig.assemble(&[0, 1, 2, 3]).expect("it starts");
+    assert!(array.progress().is_idle(), "{:?}", array.status());
+    assert!(rig.is_consistent(&array, &[0, 1, 2, 3]));
+    assert_eq!(rig.read(&array, 0, 4096).expect("read"), data);
+}
+
+#[test]
+fn a_crash_while_a_member_is_away_costs_nothing() {
+    let rig = rig(4);
+    let array = rig.create(&logged(4));
+    let old = pattern(3 * CHUNK as usize, 4);
+    rig.write(&array, 0, &old).expect("written");
+    (0..3).for_each(|_| rig.tick(&array));
+    rig.run(array.fail("disk0", &rig.executor.spawner()))
+        .expect("it can do without");
+    rig.write(&array, CHUNK, &[7; 512]).expect("written");
+    // The data got there, the parity did not: what slot 0 held would be made of the two.
+    rig.poke(3, 0, &[0x55; 512]);
+    let array = rig
+        .assemble(&[1, 2, 3])
+        .expect("it starts without being told to");
+    assert_eq!(array.status().state, ArrayState::Degraded);
+    let mut expected = old;
+    expected[CHUNK as usize..][..512].fill(7);
+    assert_eq!(
+        rig.read(&array, 0, 3 * CHUNK as usize).expect("read"),
+        expected
+    );
+}
+
+#[test]
+fn a_write_across_a_lost_member_is_told_of() {
+    let rig = rig(4);
+    let array = rig.create(&logged(4));
+    rig.write(&array, 0, &[9; 2 * CHUNK as usize])
+        .expect("written");
+    drop(array);
+    let refused = rig.assemble(&[1, 2, 3]).err().expect("it may be wrong");
+    let told = "may be wrong; bring the missing member back, or assemble it by force";
+    assert!(refused.sentence().ends_with(told), "{}", refused.sentence());
+    rig.assemble_with(&[1, 2, 3], true).expect("it was told to");
+}
+
+#[test]
+fn a_new_member_gets_a_log_and_all_of_its_data() {
+    let mut rig = rig(4);
+    let array = rig.create(&logged(4));
+    rig.write(&array, 0, &pattern(9 * CHUNK as usize, 5))
+        .expect("written");
+    let spawner = rig.executor.spawner();
+    rig.run(array.fail("disk1", &spawner)).expect("failed");
+    rig.add_disk(3 * MIB);
+    let added = array.add(rig.members[4].clone(), [4; 16], &spawner);
+    let by_bitmap = rig.run(added).expect("added");
+    assert!(!by_bitmap, "there is none");
+    rig.sync(&array).expect("synced");
+    assert!(header(&rig, 4).is_some());
+    assert!(rig.is_consistent(&array, &[0, 4, 2, 3]));
+    rig.write(&array, 0, &[1; 512]).expect("written");
+    rig.stop(&array);
+    let array = rig.assemble(&[0, 4, 2, 3]).expect("it starts");
+    assert_eq!(array.status().state, ArrayState::Clean);
+}
+
+#[test]
+fn only_raid_5_takes_a_log() {
+    let rig = rig(4);
+    let mut options = logged(4);
+    (options.level, options.layout) = (Level::Raid6, None);
+    let members = rig.members.clone();
+    let refused = rig.run(crate::create(&options, members, &rig.executor.spawner()));
+    let sentence = refused.err().expect("it cannot be").sentence();
+    assert!(
+        sentence.contains("only RAID-5 has a partial parity log"),
+        "{sentence}"
+    );
+}
