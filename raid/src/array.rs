@@ -105,6 +105,15 @@ impl Shared {
         self.state().refusal(&self.name)
     }
 
+    /// Takes a member out of service that nothing is read from; whoever sent it a change tells the others.
+    pub(crate) fn fail_aside(&self, id: MemberId, why: &str) {
+        let failed = self.state().fail(&self.geometry, &self.name, id, why);
+        if failed {
+            self.unrecorded.store(true, Ordering::Release);
+            self.changed();
+        }
+    }
+
     /// Sectors that the bitmap takes.
     pub(crate) fn bitmap_sectors(&self) -> u64 {
         self.bitmap_bytes.div_ceil(SECTOR)

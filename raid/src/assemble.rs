@@ -221,6 +221,11 @@ fn duty(
     match verdict {
         Verdict::InSync(slot) => Some(Duty::InSync(*slot)),
         Verdict::Spare => Some(Duty::Spare),
+        Verdict::Replacing { slot, done } => Some(Duty::Replacing {
+            slot: *slot,
+            done: Arc::new(AtomicU64::new(done * SECTOR)),
+            recorded: done * SECTOR,
+        }),
         Verdict::Rebuilding {
             slot,
             done,

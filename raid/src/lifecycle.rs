@@ -1,10 +1,12 @@
 //! What is done to a running array by name: fail, remove, add, tick, stop.
 
+mod replace;
+
 use std::rc::Rc;
 
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
-use crate::array::{Array, Due, Duty, Lane, Member, Run, Step};
+use crate::array::{Array, Due, Duty, Lane, Member, Meta, Run, Step};
 use crate::assemble::new_member;
 use crate::create::{MemberDevice, Writes, write_all};
 use crate::examine::{Examined, examine};
@@ -147,7 +149,9 @@ impl Array {
             {
                 return Ok(true);
             }
-            array.join(&lane, member, uuid, &own).await?;
+            let mut meta = array.shared.meta.lock().await;
+            array.join(&lane, &mut meta, member, uuid, &own).await?;
+            drop(meta);
             lane.enlist_spares().await?;
             Ok(false)
         })
@@ -231,11 +235,11 @@ impl Array {
     async fn join(
         &self,
         lane: &Rc<Lane>,
+        meta: &mut Meta,
         member: MemberDevice,
         uuid: [u8; 16],
         spawner: &Spawner,
     ) -> Result<()> {
-        let mut meta = self.shared.meta.lock().await;
         let head = meta.bitmap.as_ref().map(|image| image.head());
         let device = member.device.info().size / SECTOR;
         let template = &self.shared.superblock;
@@ -279,7 +283,7 @@ impl Array {
             state.dirt
         };
         self.shared.changed();
-        lane.write_superblocks(&mut meta, dirt, Step::One).await
+        lane.write_superblocks(meta, dirt, Step::One).await
     }
 
     /// A device number that nobody has; the table of roles grows if it must.
@@ -340,6 +344,7 @@ fn joining_superblock(
 ) -> Superblock {
     let own = Features::RECOVERY_OFFSET
         .with(Features::RECOVERY_BITMAP)
+        .with(Features::REPLACEMENT)
         .with(Features::BAD_BLOCKS);
     Superblock {
         features: template.features.without(own),

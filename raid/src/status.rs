@@ -110,7 +110,7 @@ pub struct Status {
     pub state: ArrayState,
     /// How a crash is made up for: `ppl`, `bitmap`, `resync`, or `none` for RAID-0.
     pub consistency: &'static str,
-    /// Members by slot, then spares and faulty ones.
+    /// Members by slot, then those that are to replace one, spares and faulty ones.
     pub members: Vec<MemberStatus>,
     /// What is being made whole.
     pub sync: Progress,
@@ -182,6 +182,7 @@ fn members(state: &crate::array::State, slots: u32) -> Vec<MemberStatus> {
     }
     for member in &state.members {
         let (slot, state, why) = match &member.duty {
+            Duty::Replacing { slot, .. } => (Some(*slot), MemberState::Rebuilding, None),
             Duty::Spare => (None, MemberState::InSync, None),
             Duty::Faulty { slot, why } => (*slot, MemberState::Faulty, Some(why.clone())),
             _ => continue,

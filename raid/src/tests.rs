@@ -7,4 +7,5 @@ mod healing;
 mod logging;
 mod members;
 mod power;
+mod replacing;
 mod scrub;

@@ -86,6 +86,18 @@ pub(crate) enum RaidCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Copy a member onto another disk, which takes its place when it is whole
+    Replace {
+        /// The array
+        name: String,
+        /// The member
+        old: String,
+        /// The DISK, or a spare of the array
+        new: String,
+        /// Overwrite what it holds
+        #[arg(long)]
+        force: bool,
+    },
     /// Compare an array's members, in the background; `show` tells what was found
     Check {
         /// The array

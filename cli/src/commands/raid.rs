@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use weft_service::api::{
-    Array, Examination, RaidAssemble, RaidCreate, RaidMember, RaidRepair, Result, SyncAction,
+    Array, Examination, RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, Result,
+    SyncAction,
 };
 
 use super::{Nothing, disk_argument, disk_arguments};
@@ -16,19 +17,6 @@ const WAIT_POLL: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(client: &Client, output: &Output, command: RaidCommand) -> Result<()> {
     match command {
-        RaidCommand::Create(args) => {
-            let array: Array = client.post("/v1/raid", &create(args)?).await?;
-            output.show(&array, details::array);
-        }
-        RaidCommand::Assemble { name, disks, force } => {
-            let request = RaidAssemble {
-                name,
-                disks: disk_arguments(&disks)?,
-                force,
-            };
-            let array: Array = client.post("/v1/raid/assemble", &request).await?;
-            output.show(&array, details::array);
-        }
         RaidCommand::Stop { name } => {
             client
                 .post::<Nothing>(&format!("/v1/raid/{name}/stop"), &())
@@ -46,41 +34,63 @@ pub(super) async fn run(client: &Client, output: &Output, command: RaidCommand) 
             output.show(&array, details::array);
         }
         RaidCommand::Examine { disk } => {
-            let request = RaidMember {
-                disk: disk_argument(&disk)?,
-                force: false,
-            };
-            let found: Examination = client.post("/v1/raid/examine", &request).await?;
+            let found: Examination = client.post("/v1/raid/examine", &member(&disk)?).await?;
             output.show(&found, details::examination);
         }
-        RaidCommand::Fail { name, disk } => member(client, output, &name, "fail", &disk).await?,
+        RaidCommand::Wait { name } => wait(client, output, &name).await?,
+        change => output.show(&changed(client, change).await?, details::array),
+    }
+    Ok(())
+}
+
+/// Makes a change of which the array is shown afterwards.
+async fn changed(client: &Client, command: RaidCommand) -> Result<Array> {
+    let of = |name: &str, verb: &str| format!("/v1/raid/{name}/{verb}");
+    match command {
+        RaidCommand::Create(args) => client.post("/v1/raid", &create(args)?).await,
+        RaidCommand::Assemble { name, disks, force } => {
+            let request = RaidAssemble {
+                name,
+                disks: disk_arguments(&disks)?,
+                force,
+            };
+            client.post("/v1/raid/assemble", &request).await
+        }
+        RaidCommand::Fail { name, disk } => client.post(&of(&name, "fail"), &member(&disk)?).await,
         RaidCommand::Remove { name, disk } => {
-            member(client, output, &name, "remove", &disk).await?;
+            client.post(&of(&name, "remove"), &member(&disk)?).await
         }
         RaidCommand::Add { name, disk, force } => {
             let request = RaidMember {
-                disk: disk_argument(&disk)?,
+                force,
+                ..member(&disk)?
+            };
+            client.post(&of(&name, "add"), &request).await
+        }
+        RaidCommand::Replace {
+            name,
+            old,
+            new,
+            force,
+        } => {
+            let request = RaidReplace {
+                old: disk_argument(&old)?,
+                disk: disk_argument(&new)?,
                 force,
             };
-            let array: Array = client
-                .post(&format!("/v1/raid/{name}/add"), &request)
-                .await?;
-            output.show(&array, details::array);
+            client.post(&of(&name, "replace"), &request).await
         }
-        RaidCommand::Check { name } => {
-            let array: Array = client.post(&format!("/v1/raid/{name}/check"), &()).await?;
-            output.show(&array, details::array);
-        }
+        RaidCommand::Check { name } => client.post(&of(&name, "check"), &()).await,
         RaidCommand::Repair { name, from_data } => {
             let request = RaidRepair { from_data };
-            let array: Array = client
-                .post(&format!("/v1/raid/{name}/repair"), &request)
-                .await?;
-            output.show(&array, details::array);
+            client.post(&of(&name, "repair"), &request).await
         }
-        RaidCommand::Wait { name } => wait(client, output, &name).await?,
+        RaidCommand::Stop { .. }
+        | RaidCommand::List
+        | RaidCommand::Show { .. }
+        | RaidCommand::Examine { .. }
+        | RaidCommand::Wait { .. } => unreachable!("they change nothing that is shown"),
     }
-    Ok(())
 }
 
 fn create(args: RaidCreateArgs) -> Result<RaidCreate> {
@@ -97,22 +107,11 @@ fn create(args: RaidCreateArgs) -> Result<RaidCreate> {
     })
 }
 
-async fn member(
-    client: &Client,
-    output: &Output,
-    name: &str,
-    verb: &str,
-    disk: &str,
-) -> Result<()> {
-    let request = RaidMember {
+fn member(disk: &str) -> Result<RaidMember> {
+    Ok(RaidMember {
         disk: disk_argument(disk)?,
         force: false,
-    };
-    let array: Array = client
-        .post(&format!("/v1/raid/{name}/{verb}"), &request)
-        .await?;
-    output.show(&array, details::array);
-    Ok(())
+    })
 }
 
 async fn wait(client: &Client, output: &Output, name: &str) -> Result<()> {

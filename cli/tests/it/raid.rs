@@ -61,6 +61,31 @@ fn a_member_fails_is_replaced_and_rebuilt() {
 }
 
 #[test]
+fn a_member_is_replaced_while_it_serves() {
+    let weft = with_array("5");
+    weft.ok(&["raid", "wait", "tank"]);
+    weft.disks(&["d", "e"], "64M");
+    let replacing = weft.json(&["raid", "replace", "tank", "./b", "./d"]);
+    assert_ne!(replacing["state"], "degraded");
+    let whole = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(whole["members"][1]["path"], weft.at("d"));
+    assert_eq!(whole["members"][1]["state"], "in-sync");
+    assert_eq!(weft.json(&["status"])["health"], "good");
+    weft.ok(&["raid", "remove", "tank", "./b"]);
+    let spare = weft.json(&["raid", "add", "tank", "./e"]);
+    assert_eq!(spare["members"][3]["role"], "spare");
+    weft.ok(&["raid", "replace", "tank", "./a", "./e"]);
+    let whole = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(whole["members"][0]["path"], weft.at("e"));
+    let (kind, message) = weft.fails(&["raid", "replace", "tank", "./a", "./b", "--force"]);
+    assert_eq!(kind, "invalid");
+    assert!(
+        message.contains("holds no data that could be copied"),
+        "{message}"
+    );
+}
+
+#[test]
 fn an_array_stops_clean_and_comes_back() {
     let weft = with_array("1");
     weft.ok(&["raid", "wait", "tank"]);

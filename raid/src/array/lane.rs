@@ -15,7 +15,7 @@ use weft_block::{
 
 use super::Shared;
 use super::pool::Pool;
-use super::state::{Duty, MemberId, done_bytes};
+use super::state::{Duty, Member, MemberId, done_bytes};
 use crate::bad_blocks::overlaps;
 
 /// What one slot is made of at this moment, as a queue uses it.
@@ -29,6 +29,34 @@ pub(crate) struct Leg {
     done: Option<Arc<AtomicU64>>,
     /// Member space that its bad-block log says is lost.
     bad: Arc<[Range<u64>]>,
+    /// What is to replace it, which takes every change that it takes.
+    pub(crate) twin: Option<Rc<Twin>>,
+}
+
+/// A member beside the one of its slot.
+pub(crate) struct Twin {
+    pub(crate) leg: Leg,
+    shared: Arc<Shared>,
+}
+
+impl Twin {
+    /// Sends a change here too, and answers what `sent` answers. If this member does not take it, it is failed before
+    /// that, and whoever waits tells the others before the change is acknowledged.
+    fn beside(
+        self: Rc<Self>,
+        sent: LocalBoxFuture<'static, Completion>,
+        request: Request,
+    ) -> LocalBoxFuture<'static, Completion> {
+        let own = self.leg.submit(request);
+        Box::pin(async move {
+            let (answer, own) = futures_util::future::join(sent, own).await;
+            drop(own.buffer);
+            if let Err(error) = own.result {
+                self.shared.fail_aside(self.leg.id, &error.sentence());
+            }
+            answer
+        })
+    }
 }
 
 impl Leg {
@@ -45,10 +73,22 @@ impl Leg {
 
     /// Sends a request whose offset counts from the start of the member's data.
     pub(crate) fn submit(&self, mut request: Request) -> LocalBoxFuture<'static, Completion> {
+        let changes = !matches!(request.op, Op::Read | Op::Flush);
+        let twin = self.twin.as_ref().filter(|_| changes).map(|twin| {
+            let request = Request {
+                buffer: request.buffer.clone(),
+                ..request
+            };
+            (Rc::clone(twin), request)
+        });
         if request.op != Op::Flush {
             request.offset += self.base;
         }
-        self.queue.submit(request)
+        let sent = self.queue.submit(request);
+        match twin {
+            Some((twin, request)) => twin.beside(sent, request),
+            None => sent,
+        }
     }
 }
 
@@ -131,27 +171,43 @@ impl Lane {
         let generation = self.shared.generation.load(Ordering::Acquire);
         let slots = self.shared.geometry.members();
         let mut found: SmallVec<[Option<_>; 8]> = SmallVec::new();
+        let parts = |member: &Member| {
+            let done = match &member.duty {
+                Duty::Rebuilding { done, .. } | Duty::Replacing { done, .. } => {
+                    Some(Arc::clone(done))
+                }
+                _ => None,
+            };
+            (member.id, member.base(), done, Arc::clone(&member.bad))
+        };
         for slot in 0..slots {
-            found.push(state.holder(slot).map(|member| {
-                let done = match &member.duty {
-                    Duty::Rebuilding { done, .. } => Some(Arc::clone(done)),
-                    _ => None,
-                };
-                (member.id, member.base(), done, Arc::clone(&member.bad))
-            }));
+            let holder = state.holder(slot).map(parts);
+            found.push(holder.map(|holder| (holder, state.replacement(slot).map(parts))));
         }
         let present: Vec<MemberId> = state.members.iter().map(|member| member.id).collect();
         drop(state);
         self.opened
             .borrow_mut()
             .retain(|id, _| present.contains(id));
+        let leg = |(id, base, done, bad)| Leg {
+            id,
+            queue: self.queue(id),
+            base,
+            done,
+            bad,
+            twin: None,
+        };
         let legs = found.into_iter().map(|slot| {
-            slot.map(|(id, base, done, bad)| Leg {
-                id,
-                queue: self.queue(id),
-                base,
-                done,
-                bad,
+            let (holder, replacement) = slot?;
+            let twin = replacement.map(|replacement| {
+                Rc::new(Twin {
+                    leg: leg(replacement),
+                    shared: Arc::clone(&self.shared),
+                })
+            });
+            Some(Leg {
+                twin,
+                ..leg(holder)
             })
         });
         Route {

@@ -124,6 +124,7 @@ impl Array {
         let known: Vec<(u32, Range<u64>)> = state
             .members
             .iter()
+            .filter(|member| !member.duty.is_replacing())
             .filter_map(|member| Some((member.duty.slot()?, member)))
             .flat_map(|(slot, member)| member.bad.iter().map(move |bad| (slot, bad.clone())))
             .collect();

@@ -474,7 +474,9 @@ fn roles(state: &State) -> Vec<Role> {
         let number = member.superblock.dev_number as usize;
         if let Some(role) = roles.get_mut(number) {
             *role = match &member.duty {
-                Duty::InSync(slot) | Duty::Rebuilding { slot, .. } => Role::Active(*slot as u16),
+                Duty::InSync(slot)
+                | Duty::Rebuilding { slot, .. }
+                | Duty::Replacing { slot, .. } => Role::Active(*slot as u16),
                 Duty::Spare => Role::Spare,
                 Duty::Faulty { .. } => Role::Faulty,
             };
@@ -508,24 +510,33 @@ fn compose(
     superblock.events = events;
     superblock.resync_offset = resync_offset;
     superblock.utime = now;
-    let recovery = Features::RECOVERY_OFFSET.with(Features::RECOVERY_BITMAP);
-    superblock.features = superblock.features.without(recovery);
+    let own = Features::RECOVERY_OFFSET
+        .with(Features::RECOVERY_BITMAP)
+        .with(Features::REPLACEMENT);
+    superblock.features = superblock.features.without(own);
     superblock.features = match member.bad.is_empty() {
         true => superblock.features.without(Features::BAD_BLOCKS),
         false => superblock.features.with(Features::BAD_BLOCKS),
     };
     superblock.recovery_offset = 0;
-    if let Duty::Rebuilding {
-        recorded,
-        by_bitmap,
-        ..
-    } = &member.duty
-    {
-        superblock.features = superblock.features.with(Features::RECOVERY_OFFSET);
-        superblock.recovery_offset = recorded / SECTOR;
-        if *by_bitmap && superblock.features.has(Features::BITMAP) {
-            superblock.features = superblock.features.with(Features::RECOVERY_BITMAP);
+    match &member.duty {
+        Duty::Rebuilding {
+            recorded,
+            by_bitmap,
+            ..
+        } => {
+            superblock.features = superblock.features.with(Features::RECOVERY_OFFSET);
+            superblock.recovery_offset = recorded / SECTOR;
+            if *by_bitmap && superblock.features.has(Features::BITMAP) {
+                superblock.features = superblock.features.with(Features::RECOVERY_BITMAP);
+            }
         }
+        Duty::Replacing { recorded, .. } => {
+            let own = Features::RECOVERY_OFFSET.with(Features::REPLACEMENT);
+            superblock.features = superblock.features.with(own);
+            superblock.recovery_offset = recorded / SECTOR;
+        }
+        _ => {}
     }
     superblock
 }

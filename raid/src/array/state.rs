@@ -33,6 +33,14 @@ pub(crate) enum Duty {
         /// Only what the bitmap says is missing.
         by_bitmap: bool,
     },
+    /// Becomes what the member of a slot is, beside it: it takes every change of it, and answers nothing.
+    Replacing {
+        slot: u32,
+        /// Bytes of member space that are done.
+        done: Arc<AtomicU64>,
+        /// Bytes of it that are durable, and that its superblock may speak of.
+        recorded: u64,
+    },
     /// Waits for a slot.
     Spare,
     /// Failed, with the reason; it keeps its device until it is removed.
@@ -43,8 +51,23 @@ impl Duty {
     /// The slot whose data it holds, in whole or in part.
     pub(crate) fn slot(&self) -> Option<u32> {
         match self {
-            Self::InSync(slot) | Self::Rebuilding { slot, .. } => Some(*slot),
+            Self::InSync(slot) | Self::Rebuilding { slot, .. } | Self::Replacing { slot, .. } => {
+                Some(*slot)
+            }
             Self::Spare | Self::Faulty { .. } => None,
+        }
+    }
+
+    /// Whether it is to take the place of the slot's member.
+    pub(crate) fn is_replacing(&self) -> bool {
+        matches!(self, Self::Replacing { .. })
+    }
+
+    /// How far its data is durable, if it is being made.
+    pub(crate) fn recorded(&mut self) -> Option<&mut u64> {
+        match self {
+            Self::Rebuilding { recorded, .. } | Self::Replacing { recorded, .. } => Some(recorded),
+            _ => None,
         }
     }
 
@@ -52,6 +75,17 @@ impl Duty {
     pub(crate) fn is_live(&self) -> bool {
         !matches!(self, Self::Faulty { .. })
     }
+}
+
+/// What is to be made of a member's data.
+pub(crate) struct Rebuild {
+    pub(crate) id: MemberId,
+    pub(crate) slot: u32,
+    pub(crate) done: Arc<AtomicU64>,
+    /// Only what the bitmap says is missing.
+    pub(crate) by_bitmap: bool,
+    /// Beside the slot's member.
+    pub(crate) replaces: bool,
 }
 
 /// A member: its device and what its superblock says that is its own.
@@ -160,9 +194,16 @@ impl State {
 
     /// The member that holds `slot`, in whole or in part.
     pub(crate) fn holder(&self, slot: u32) -> Option<&Member> {
-        self.members
-            .iter()
-            .find(|member| member.duty.slot() == Some(slot))
+        let holds =
+            |member: &&Member| member.duty.slot() == Some(slot) && !member.duty.is_replacing();
+        self.members.iter().find(holds)
+    }
+
+    /// The member that is to replace the one of `slot`.
+    pub(crate) fn replacement(&self, slot: u32) -> Option<&Member> {
+        let takes =
+            |member: &&Member| member.duty.slot() == Some(slot) && member.duty.is_replacing();
+        self.members.iter().find(takes)
     }
 
     /// Slots whose data is wholly there.
@@ -176,23 +217,28 @@ impl State {
         self.in_sync() == geometry.members()
     }
 
-    /// The member that is being rebuilt, lowest slot first.
-    pub(crate) fn rebuilding(&self) -> Option<(MemberId, u32, Arc<AtomicU64>, bool)> {
-        let mut found: Vec<_> = self
-            .members
-            .iter()
-            .filter_map(|member| match &member.duty {
+    /// The member whose data is made next: of a slot without one before a replacement, the lowest slot first.
+    pub(crate) fn rebuilding(&self) -> Option<Rebuild> {
+        let rebuilds = self.members.iter().filter_map(|member| {
+            let (slot, done, by_bitmap) = match &member.duty {
                 Duty::Rebuilding {
                     slot,
                     done,
                     by_bitmap,
                     ..
-                } => Some((member.id, *slot, Arc::clone(done), *by_bitmap)),
-                _ => None,
+                } => (*slot, done, *by_bitmap),
+                Duty::Replacing { slot, done, .. } => (*slot, done, false),
+                _ => return None,
+            };
+            Some(Rebuild {
+                id: member.id,
+                slot,
+                done: Arc::clone(done),
+                by_bitmap,
+                replaces: member.duty.is_replacing(),
             })
-            .collect();
-        found.sort_by_key(|(_, slot, ..)| *slot);
-        found.into_iter().next()
+        });
+        rebuilds.min_by_key(|rebuild| (rebuild.replaces, rebuild.slot))
     }
 
     /// Takes a member out of service. Whether anything changed; the superblocks still have to be told.
@@ -227,11 +273,36 @@ impl State {
             _ => {}
         }
         let slot = member.duty.slot();
+        let replaces = member.duty.is_replacing();
         member.duty = Duty::Faulty {
             slot,
             why: why.to_owned(),
         };
+        if let Some(slot) = slot.filter(|_| !replaces) {
+            self.promote(slot);
+        }
         true
+    }
+
+    /// The slot has lost its member: what was to replace it holds it as far as it has come.
+    fn promote(&mut self, slot: u32) {
+        let members = self.members.iter_mut();
+        for duty in members.map(|member| &mut member.duty) {
+            if let Duty::Replacing {
+                slot: replaced,
+                done,
+                recorded,
+            } = duty
+                && *replaced == slot
+            {
+                *duty = Duty::Rebuilding {
+                    slot,
+                    done: Arc::clone(done),
+                    recorded: *recorded,
+                    by_bitmap: false,
+                };
+            }
+        }
     }
 
     /// Whether data would be lost without the member.

@@ -88,9 +88,9 @@ pub(crate) fn progress(state: &State, geometry: &Geometry) -> Progress {
         };
     }
     match state.rebuilding() {
-        Some((_, _, done, _)) => Progress {
+        Some(rebuild) => Progress {
             action: SyncAction::Recover,
-            done: done_bytes(&done),
+            done: done_bytes(&rebuild.done),
             total: geometry.member_size(),
         },
         None => scrub_progress(state, geometry).unwrap_or(Progress::IDLE),

@@ -22,6 +22,8 @@ pub(super) enum Verdict {
         done: u64,
         by_bitmap: bool,
     },
+    /// It holds the first sectors of this slot's data beside the member that it is to replace.
+    Replacing { slot: u32, done: u64 },
     /// It waits for a slot.
     Spare,
     /// It held this slot until these events; the bitmap may remember what it has missed.
@@ -31,9 +33,10 @@ pub(super) enum Verdict {
 impl Verdict {
     pub(super) fn slot(&self) -> Option<u32> {
         match self {
-            Self::InSync(slot) | Self::Rebuilding { slot, .. } | Self::Away { slot, .. } => {
-                Some(*slot)
-            }
+            Self::InSync(slot)
+            | Self::Rebuilding { slot, .. }
+            | Self::Replacing { slot, .. }
+            | Self::Away { slot, .. } => Some(*slot),
             Self::Spare => None,
         }
     }
@@ -96,6 +99,8 @@ pub(super) fn select(
             Err(why) => notices.push(format!("{} was left out: {why}", member.path)),
         }
     }
+    let dirty = freshest.resync_offset != CLEAN;
+    place_replacements(freshest.size, dirty, &mut chosen);
     drop_rivals(&name, &mut chosen, &mut notices)?;
     check_enough(&name, &freshest, &chosen, &notices, options.force)?;
     Ok(Selection {
@@ -205,7 +210,12 @@ fn judge(freshest: &Superblock, own: &Superblock) -> std::result::Result<Verdict
     match (listed, own.role()) {
         (Role::Active(slot), Role::Active(own_slot)) if current && slot == own_slot => {
             let slot = u32::from(slot);
+            let replaces = own.features.has(Features::REPLACEMENT);
             Ok(match recovering {
+                _ if replaces => Verdict::Replacing {
+                    slot,
+                    done: own.recovery_offset.min(freshest.size),
+                },
                 false => Verdict::InSync(slot),
                 true => Verdict::Rebuilding {
                     slot,
@@ -232,6 +242,37 @@ fn judge(freshest: &Superblock, own: &Superblock) -> std::result::Result<Verdict
             "it is out of date ({} events of {}); add it again to rebuild it",
             own.events, freshest.events
         )),
+    }
+}
+
+/// Finds out what a member is that was to replace another: if that one is not there, it holds the slot as far as it had
+/// come. What was being written at an unclean stop may not have reached both, so the copying begins anew.
+fn place_replacements(size: u64, dirty: bool, chosen: &mut [(MemberDevice, Examined, Verdict)]) {
+    let held: Vec<u32> = chosen
+        .iter()
+        .filter_map(|(_, _, verdict)| match verdict {
+            Verdict::InSync(slot) => Some(*slot),
+            _ => None,
+        })
+        .collect();
+    for (_, _, verdict) in chosen {
+        let (slot, done) = match *verdict {
+            Verdict::Replacing { slot, done } => (slot, done),
+            // It was to replace one that is there, but has not heard of it.
+            Verdict::Rebuilding { slot, .. } if held.contains(&slot) => (slot, 0),
+            _ => continue,
+        };
+        let by_bitmap = false;
+        *verdict = match (held.contains(&slot), dirty) {
+            (true, true) => Verdict::Replacing { slot, done: 0 },
+            (true, false) => Verdict::Replacing { slot, done },
+            (false, _) if done >= size => Verdict::InSync(slot),
+            (false, dirty) => Verdict::Rebuilding {
+                slot,
+                done: if dirty { 0 } else { done },
+                by_bitmap,
+            },
+        };
     }
 }
 

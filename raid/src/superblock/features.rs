@@ -54,6 +54,7 @@ impl Features {
         Self::BITMAP.0
             | Self::RECOVERY_OFFSET.0
             | Self::BAD_BLOCKS.0
+            | Self::REPLACEMENT.0
             | Self::RECOVERY_BITMAP.0
             | Self::PPL.0
             | Self::MULTIPLE_PPLS.0

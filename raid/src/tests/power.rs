@@ -15,7 +15,9 @@ use weft_sim::{
 
 use super::harness::{MIB, Shape, copies_agree, now, options, parity_agrees, shape, shapes, sync};
 use crate::level::{CopiesLayout, Level};
-use crate::{Array, ArrayState, AssembleOptions, Consistency, MemberDevice, assemble, create};
+use crate::{
+    Array, ArrayState, AssembleOptions, Consistency, MemberDevice, MemberState, assemble, create,
+};
 
 /// Bytes of data on a disk.
 const DATA: u64 = 256 << 10;
@@ -31,6 +33,8 @@ struct World {
     oracle: Oracle,
     /// The disk of each slot.
     members: Vec<usize>,
+    /// A disk that may replace one of them, and the slot once it does.
+    extra: Option<(usize, Option<usize>)>,
     /// Of one request.
     most_blocks: u64,
 }
@@ -59,9 +63,14 @@ impl World {
             disks: Vec::new(),
             oracle: Oracle::new(512),
             members: (0..shape.members).collect(),
+            extra: None,
             most_blocks: 80,
         };
         for _ in 0..shape.members {
+            world.new_disk();
+        }
+        if shape.level.is_redundant() && shape.members > 1 && world.random.random_bool(0.3) {
+            world.extra = Some((world.disks.len(), None));
             world.new_disk();
         }
         world
@@ -113,9 +122,11 @@ impl World {
         options.consistency = self.consistency;
         options.bitmap_chunk = Some(16 << 10);
         let spawner = life.executor.spawner();
-        let array = life
-            .executor
-            .block_on(create(&options, life.members.clone(), &spawner));
+        let array = life.executor.block_on(create(
+            &options,
+            life.members[..self.shape.members].to_vec(),
+            &spawner,
+        ));
         let array = array.expect("it is made");
         if self.random.random_bool(0.5) {
             sync(&life.executor, &array).expect("synced");
@@ -127,11 +138,11 @@ impl World {
 
     /// Starts the array, or finds that it rightly refuses.
     fn start(&mut self, life: &Life) -> Option<Array> {
-        let members = self
-            .members
-            .iter()
-            .map(|&index| life.members[index].clone())
-            .collect();
+        let replacing = self
+            .extra
+            .and_then(|(disk, slot)| slot.is_some().then_some(disk));
+        let given = self.members.iter().copied().chain(replacing);
+        let members = given.map(|index| life.members[index].clone()).collect();
         let options = AssembleOptions {
             name: None,
             force: false,
@@ -166,6 +177,7 @@ impl World {
             Level::Raid6 => self.random.random_range(0..3),
             _ => self.random.random_range(0..2),
         };
+        self.begin_replacing(life, array);
         for _ in 0..failures {
             let lost = self.members[self.random.random_range(0..self.members.len())];
             let faults = &life.faults[lost];
@@ -204,6 +216,43 @@ impl World {
             .block_on(futures_util::future::join(work, syncing));
     }
 
+    /// Perhaps lets the extra disk replace a member.
+    fn begin_replacing(&mut self, life: &Life, array: &Array) {
+        let Some((disk, None)) = self.extra else {
+            return;
+        };
+        let slot = self.random.random_range(0..self.members.len());
+        if !self.random.random_bool(0.7)
+            || array.status().members[slot].state != MemberState::InSync
+        {
+            return;
+        }
+        let old = format!("disk{}", self.members[slot]);
+        let spawner = life.executor.spawner();
+        let begun = array.replace(&old, life.members[disk].clone(), [9; 16], &spawner);
+        let begun = life.executor.block_on(begun);
+        assert!(begun.is_ok() || !self.supply.is_on(), "{begun:?}");
+        self.extra = Some((disk, Some(slot)));
+    }
+
+    /// Sees whether the extra disk has a slot now, or no part in the array any more.
+    fn end_replacing(&mut self, array: &Array) {
+        let Some((disk, Some(slot))) = self.extra else {
+            return;
+        };
+        let name = Some(format!("disk{disk}"));
+        let members = array.status().members;
+        if members[slot].path == name {
+            self.members[slot] = disk;
+        }
+        let goes_on = members
+            .iter()
+            .any(|member| member.path == name && member.state == MemberState::Rebuilding);
+        if self.members[slot] == disk || !goes_on {
+            self.extra = None;
+        }
+    }
+
     /// The power goes and comes back.
     fn cut(&mut self, array: Array) {
         // A torn block of a row that has lost another one already is more than one parity can make.
@@ -229,6 +278,7 @@ impl World {
         self.replace_lost(&life, &array);
         // A block that was torn while redundancy was away cannot be rebuilt; it is not the oracle's business.
         let whole = sync(&life.executor, &array).is_ok();
+        self.end_replacing(&array);
         self.verify(&life, &array);
         self.oracle.assert_honest();
         life.executor
@@ -374,6 +424,12 @@ fn nothing_is_written_without_a_member_that_still_counts() {
     survives_as(9377, shape(Level::Raid5, 2));
 }
 
+/// The others knew already that a disk was to replace a member, itself it had not heard of it.
+#[test]
+fn a_replacement_that_has_not_heard_of_it_is_one() {
+    survives(513);
+}
+
 /// What comes of a crash under small writes, with a member that does not come back.
 #[derive(Debug, PartialEq)]
 enum Hole {
@@ -387,6 +443,7 @@ enum Hole {
 fn write_hole(seed: u64, logged: bool) -> Hole {
     let mut world = World::new(seed, shape(Level::Raid5, 4));
     world.consistency = Consistency::Ppl;
+    world.extra = None;
     world.disks.clear();
     (0..4).for_each(|_| world.new_disk());
     world.create();

@@ -275,6 +275,18 @@ pub struct RaidMember {
     pub force: bool,
 }
 
+/// A member and the disk that is to take its place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RaidReplace {
+    /// The member.
+    pub old: String,
+    /// The DISK.
+    pub disk: String,
+    /// Overwrite what carries a signature.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// A physical volume of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhysicalVolume {

@@ -9,7 +9,8 @@ use axum::{Json, Router};
 use super::{Answer, Body};
 use crate::api::{
     Array, Disk, DiskCreate, DiskList, Examination, Export, ExportAdd, Group, LvCreate,
-    RaidAssemble, RaidCreate, RaidMember, RaidRepair, Rename, Resize, VgCreate, VgImport, Volume,
+    RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, Rename, Resize, VgCreate,
+    VgImport, Volume,
 };
 use crate::daemon::Daemon;
 
@@ -28,6 +29,7 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/raid/{name}/fail", post(raid_fail))
         .route("/v1/raid/{name}/remove", post(raid_remove))
         .route("/v1/raid/{name}/add", post(raid_add))
+        .route("/v1/raid/{name}/replace", post(raid_replace))
         .route("/v1/raid/{name}/check", post(raid_check))
         .route("/v1/raid/{name}/repair", post(raid_repair))
         .route("/v1/vg", get(groups).post(vg_create))
@@ -122,6 +124,18 @@ async fn raid_add(
             .storage
             .add_member(&name, &request.disk, request.force)
             .await?,
+    ))
+}
+
+async fn raid_replace(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    Body(request): Body<RaidReplace>,
+) -> Answer<Array> {
+    let RaidReplace { old, disk, force } = request;
+    let storage = &daemon.storage;
+    Ok(Json(
+        storage.replace_member(&name, &old, &disk, force).await?,
     ))
 }
 

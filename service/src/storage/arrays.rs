@@ -24,14 +24,14 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// An array that runs.
 pub(super) struct RunningArray {
-    array: weft_raid::Array,
-    home: ShardHandle,
-    upkeep: Upkeep,
+    pub(super) array: weft_raid::Array,
+    pub(super) home: ShardHandle,
+    pub(super) upkeep: Upkeep,
 }
 
 /// What the store keeps of an array.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     /// Its members, as far as they were seen.
     disks: Vec<String>,
     /// Whether it runs, or was stopped by name.
@@ -42,7 +42,7 @@ struct Record {
 }
 
 impl Record {
-    fn new(disks: Vec<String>, running: bool) -> Self {
+    pub(super) fn new(disks: Vec<String>, running: bool) -> Self {
         Self {
             disks,
             running,
@@ -56,18 +56,18 @@ impl Record {
     }
 }
 
-fn user(name: &str) -> DiskUse {
+pub(super) fn user(name: &str) -> DiskUse {
     DiskUse {
         noun: "raid".to_owned(),
         name: name.to_owned(),
     }
 }
 
-fn random() -> [u8; 16] {
+pub(super) fn random() -> [u8; 16] {
     *uuid::Uuid::new_v4().as_bytes()
 }
 
-fn member(disk: &str, served: &Served) -> MemberDevice {
+pub(super) fn member(disk: &str, served: &Served) -> MemberDevice {
     MemberDevice {
         path: disk.to_owned(),
         device: served.device.clone(),
@@ -92,13 +92,13 @@ impl RunningArray {
         }
     }
 
-    fn describe(&self, name: &str) -> Array {
+    pub(super) fn describe(&self, name: &str) -> Array {
         let (status, scrub) = (self.array.status(), self.array.scrub_report());
         describe::array(name, &status, scrub, &self.upkeep)
     }
 
     /// The disks that the array has now.
-    fn disks(&self) -> Vec<String> {
+    pub(super) fn disks(&self) -> Vec<String> {
         self.array
             .status()
             .members
@@ -369,103 +369,6 @@ impl Storage {
         state.release_all(&disks, &user(name));
         stopped
     }
-
-    /// Fails a member.
-    ///
-    /// # Errors
-    /// `NotFound`, or `Invalid` if the array cannot do without it.
-    pub async fn fail_member(&self, name: &str, disk: &str) -> Result<Array> {
-        let path = disk.to_owned();
-        self.change_array(
-            name,
-            |array| async move { array.fail(&path, &spawner()).await },
-        )
-        .await
-    }
-
-    /// Takes a failed member or a spare out.
-    ///
-    /// # Errors
-    /// `NotFound`, or `Invalid` if it is in use.
-    pub async fn remove_member(&self, name: &str, disk: &str) -> Result<Array> {
-        let path = disk.to_owned();
-        let shown = self
-            .change_array(name, |array| async move {
-                array.remove(&path, &spawner()).await
-            })
-            .await?;
-        self.state.lock().await.claims.release(disk, &user(name));
-        Ok(shown)
-    }
-
-    /// Gives an array a disk.
-    ///
-    /// # Errors
-    /// `NotFound`, `InUse`, `Foreign`, `Invalid` (too small, or a level that takes none).
-    pub async fn add_member(&self, name: &str, disk: &str, force: bool) -> Result<Array> {
-        let mut state = self.state.lock().await;
-        let uuid = state.running_array(name)?.array.status().uuid;
-        let served = state
-            .take(&self.shards, disk, user(name), Access::Exclusive)
-            .await?;
-        drop(state);
-        let added = async {
-            // A member that was away may come back; anything else on the disk is somebody's.
-            let was_ours = examine(disk, &served).await;
-            if !was_ours.is_ok_and(|found| found.superblock.set_uuid == uuid) {
-                disks::refuse_used(disk, &served, force).await?;
-            }
-            let member = member(disk, &served);
-            self.change_array(name, |array| async move {
-                array.add(member, random(), &spawner()).await.map(drop)
-            })
-            .await
-        }
-        .await;
-        if added.is_err() {
-            self.state.lock().await.claims.release(disk, &user(name));
-        }
-        added
-    }
-
-    /// Begins to compare the members, in the background.
-    ///
-    /// # Errors
-    /// `NotFound`, `Invalid` (no redundancy), `Degraded`, or `Busy`.
-    pub async fn scrub_array(&self, name: &str, scrub: weft_raid::Scrub) -> Result<Array> {
-        let mut state = self.state.lock().await;
-        let running = state
-            .arrays
-            .get_mut(name)
-            .ok_or_else(|| Error::not_found("array", name))?;
-        let begun = running.array.scrub(scrub);
-        begun.map_err(|error| Error::from_block(name, &error))?;
-        running.upkeep.wake();
-        Ok(running.describe(name))
-    }
-
-    /// Makes a change on the array's shard, and remembers its members.
-    async fn change_array<F>(
-        &self,
-        name: &str,
-        change: impl FnOnce(weft_raid::Array) -> F + Send + 'static,
-    ) -> Result<Array>
-    where
-        F: Future<Output = weft_block::Result<()>> + 'static,
-    {
-        let mut state = self.state.lock().await;
-        let running = state.running_array(name)?;
-        let (array, home) = (running.array.clone(), running.home.clone());
-        on(&home, name, move || change(array)).await?;
-        let running = state
-            .arrays
-            .get_mut(name)
-            .ok_or_else(|| Error::not_found("array", name))?;
-        running.upkeep.wake();
-        let record = Record::new(running.disks(), true);
-        self.store.put(Kind::Array, name, &record)?;
-        Ok(running.describe(name))
-    }
 }
 
 impl State {
@@ -491,14 +394,14 @@ impl State {
         }
     }
 
-    fn running_array(&self, name: &str) -> Result<&RunningArray> {
+    pub(super) fn running_array(&self, name: &str) -> Result<&RunningArray> {
         self.arrays
             .get(name)
             .ok_or_else(|| Error::not_found("array", name))
     }
 }
 
-async fn examine(disk: &str, served: &Served) -> Result<Examined> {
+pub(super) async fn examine(disk: &str, served: &Served) -> Result<Examined> {
     let device = served.device.clone();
     on(&served.home, disk, move || async move {
         weft_raid::examine(&*device, &spawner()).await

@@ -8,6 +8,7 @@ mod describe;
 pub mod disks;
 pub mod exports;
 mod groups;
+mod members;
 mod rebuild;
 mod volumes;
 

@@ -5,6 +5,7 @@ mod guest;
 mod hole;
 mod ours;
 mod ours_first;
+mod replacing;
 mod theirs_first;
 
 use std::path::Path;
@@ -166,4 +167,12 @@ fn the_write_hole_is_closed_by_one_side_for_the_other() -> Result<()> {
     });
     hole::closed_for_the_kernel(&cases)?;
     hole::closed_for_us(&cases)
+}
+
+#[test]
+fn a_replacement_that_one_side_began_is_finished_by_the_other() -> Result<()> {
+    require!("qemu-system-x86_64", "mdadm");
+    let (ours, theirs) = (temp_dir(), temp_dir());
+    replacing::ours_first(&replacing::cases(ours.path()))?;
+    replacing::theirs_first(&replacing::cases(theirs.path()))
 }

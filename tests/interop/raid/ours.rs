@@ -9,7 +9,8 @@ use weft_block::{BlockDevice, IoVec, Request, Spawner};
 use weft_raid::level::{CopiesLayout, Level, ParityLayout};
 use weft_raid::superblock::Timestamp;
 use weft_raid::{
-    Array, AssembleOptions, Consistency, CreateOptions, MemberDevice, Scrub, assemble, create,
+    Array, AssembleOptions, Consistency, CreateOptions, MemberDevice, Progress, Scrub, assemble,
+    create,
 };
 use weft_tests::data::{Sequence, bytes};
 use weft_uring::{FileDevice, OpenOptions};
@@ -234,6 +235,18 @@ impl Ours {
             .add(member, uuid, &self.spawner)
             .await
             .map_err(told)
+    }
+
+    /// Does some of what is to be done in the background.
+    pub(crate) async fn step(&self) -> Result<Progress> {
+        let syncer = self.array.syncer(&self.spawner).map_err(told)?;
+        syncer.step(1 << 20).await.map_err(told)
+    }
+
+    pub(crate) async fn replace(&self, old: &str, new: &Path) -> Result<()> {
+        let member = members(&[new.to_path_buf()])?.remove(0);
+        let begun = self.array.replace(old, member, [7; 16], &self.spawner);
+        begun.await.map_err(told)
     }
 
     pub(crate) async fn stop(&self) -> Result<()> {

@@ -77,6 +77,7 @@ impl Lane {
             let state = self.shared.state();
             let members = state.members.iter();
             members
+                .filter(|member| !member.duty.is_replacing())
                 .filter_map(|member| {
                     Some((member.duty.slot()?, member.id, member.superblock.ppl()?))
                 })

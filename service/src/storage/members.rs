@@ -1,0 +1,154 @@
+//! The members of arrays that run: what is done to them by name.
+
+use weft_raid::MemberRole;
+use weft_uring::spawner;
+
+use super::Storage;
+use super::arrays::{Record, examine, member, random, user};
+use super::disks::{self, Access};
+use crate::api::{Array, Error, Result};
+use crate::shards::on;
+use crate::store::Kind;
+
+impl Storage {
+    /// Fails a member.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` if the array cannot do without it.
+    pub async fn fail_member(&self, name: &str, disk: &str) -> Result<Array> {
+        let path = disk.to_owned();
+        self.change_array(
+            name,
+            |array| async move { array.fail(&path, &spawner()).await },
+        )
+        .await
+    }
+
+    /// Takes a failed member or a spare out.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` if it is in use.
+    pub async fn remove_member(&self, name: &str, disk: &str) -> Result<Array> {
+        let path = disk.to_owned();
+        let shown = self
+            .change_array(name, |array| async move {
+                array.remove(&path, &spawner()).await
+            })
+            .await?;
+        self.state.lock().await.claims.release(disk, &user(name));
+        Ok(shown)
+    }
+
+    /// Gives an array a disk.
+    ///
+    /// # Errors
+    /// `NotFound`, `InUse`, `Foreign`, `Invalid` (too small, or a level that takes none).
+    pub async fn add_member(&self, name: &str, disk: &str, force: bool) -> Result<Array> {
+        let mut state = self.state.lock().await;
+        let uuid = state.running_array(name)?.array.status().uuid;
+        let served = state
+            .take(&self.shards, disk, user(name), Access::Exclusive)
+            .await?;
+        drop(state);
+        let added = async {
+            // A member that was away may come back; anything else on the disk is somebody's.
+            let was_ours = examine(disk, &served).await;
+            if !was_ours.is_ok_and(|found| found.superblock.set_uuid == uuid) {
+                disks::refuse_used(disk, &served, force).await?;
+            }
+            let member = member(disk, &served);
+            self.change_array(name, |array| async move {
+                array.add(member, random(), &spawner()).await.map(drop)
+            })
+            .await
+        }
+        .await;
+        if added.is_err() {
+            self.state.lock().await.claims.release(disk, &user(name));
+        }
+        added
+    }
+
+    /// Copies the member `old` onto another disk, in the background, which takes its place when it is whole.
+    ///
+    /// # Errors
+    /// `NotFound`, `InUse`, `Foreign`, or `Invalid` (`old` holds no data that could be copied, or the disk is too small).
+    pub async fn replace_member(
+        &self,
+        name: &str,
+        old: &str,
+        disk: &str,
+        force: bool,
+    ) -> Result<Array> {
+        let mut state = self.state.lock().await;
+        let running = state.running_array(name)?;
+        let (array, old) = (running.array.clone(), old.to_owned());
+        let spare = array.status().members.into_iter().find(|member| {
+            member.role == MemberRole::Spare && member.path.as_deref() == Some(disk)
+        });
+        if spare.is_some() {
+            drop(state);
+            let spare = disk.to_owned();
+            let replace = |array: weft_raid::Array| async move {
+                array.replace_by_spare(&old, &spare, &spawner()).await
+            };
+            return self.change_array(name, replace).await;
+        }
+        let served = state
+            .take(&self.shards, disk, user(name), Access::Exclusive)
+            .await?;
+        drop(state);
+        let begun = async {
+            disks::refuse_used(disk, &served, force).await?;
+            let member = member(disk, &served);
+            let replace = |array: weft_raid::Array| async move {
+                array.replace(&old, member, random(), &spawner()).await
+            };
+            self.change_array(name, replace).await
+        }
+        .await;
+        if begun.is_err() {
+            self.state.lock().await.claims.release(disk, &user(name));
+        }
+        begun
+    }
+
+    /// Begins to compare the members, in the background.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` (no redundancy), `Degraded`, or `Busy`.
+    pub async fn scrub_array(&self, name: &str, scrub: weft_raid::Scrub) -> Result<Array> {
+        let mut state = self.state.lock().await;
+        let running = state
+            .arrays
+            .get_mut(name)
+            .ok_or_else(|| Error::not_found("array", name))?;
+        let begun = running.array.scrub(scrub);
+        begun.map_err(|error| Error::from_block(name, &error))?;
+        running.upkeep.wake();
+        Ok(running.describe(name))
+    }
+
+    /// Makes a change on the array's shard, and remembers its members.
+    async fn change_array<F>(
+        &self,
+        name: &str,
+        change: impl FnOnce(weft_raid::Array) -> F + Send + 'static,
+    ) -> Result<Array>
+    where
+        F: Future<Output = weft_block::Result<()>> + 'static,
+    {
+        let mut state = self.state.lock().await;
+        let running = state.running_array(name)?;
+        let (array, home) = (running.array.clone(), running.home.clone());
+        on(&home, name, move || change(array)).await?;
+        let running = state
+            .arrays
+            .get_mut(name)
+            .ok_or_else(|| Error::not_found("array", name))?;
+        running.upkeep.wake();
+        let record = Record::new(running.disks(), true);
+        self.store.put(Kind::Array, name, &record)?;
+        Ok(running.describe(name))
+    }
+}
