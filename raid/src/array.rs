@@ -5,6 +5,7 @@
 //! ranges of member space, and an asynchronous lock that lets one task at a time write metadata.
 
 mod copies;
+mod errors;
 mod intent;
 mod lane;
 mod locks;
@@ -21,11 +22,12 @@ mod units;
 mod writing;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_block::{BlockDevice, BlockQueue, Info, Result, SECTOR, Spawner};
 
+pub(crate) use errors::ReadErrors;
 pub(crate) use intent::Intent;
 pub(crate) use lane::Lane;
 use locks::RangeLocks;
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     refusing: AtomicBool,
     /// A member was failed and the others have not been told yet: until they are, nothing is acknowledged.
     pub(crate) unrecorded: AtomicBool,
+    /// Pages that a member may have to be mended in within an hour.
+    most_read_errors: AtomicU32,
     /// Some chunk awaits its resync; the state says which.
     resyncing: AtomicBool,
     /// The bitmap's image in bytes, to know what space is unused.
@@ -163,6 +167,7 @@ impl Array {
             generation: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             unrecorded: AtomicBool::new(false),
+            most_read_errors: AtomicU32::new(errors::MOST_READ_ERRORS),
             bitmap_bytes: bitmap_bytes as u64,
             #[cfg(test)]
             skip_resync: AtomicBool::new(false),

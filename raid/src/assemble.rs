@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
-use crate::array::{Array, Duty, Intent, Lane, Member, MemberId, Meta, Start, State};
+use crate::array::{Array, Duty, Intent, Lane, Member, MemberId, Meta, ReadErrors, Start, State};
 use crate::bitmap::{BitmapHead, BitmapImage};
 use crate::create::MemberDevice;
 use crate::examine::{Examined, examine, read_bitmap, sync_size};
@@ -266,6 +266,7 @@ pub(crate) fn new_member(id: u32, member: MemberDevice, examined: &Examined, dut
         path: member.path,
         device: member.device,
         bad: bad.collect(),
+        read_errors: ReadErrors::default(),
         superblock,
         duty,
     }

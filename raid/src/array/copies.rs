@@ -395,8 +395,9 @@ impl Lane {
             // Durable before the range is let go: the copy that was read may be the next that is rewritten, and a cut
             // must not find both under way.
             let write = Op::Write { fua: true };
-            if let Err(error) = copy.submit(write, len, data.clone()).await.result {
-                failed.push((copy.leg.id, error));
+            match copy.submit(write, len, data.clone()).await.result {
+                Ok(()) => self.mended(copy.leg.id, copy.offset).await?,
+                Err(error) => failed.push((copy.leg.id, error)),
             }
         }
         self.pool.put_vector(data);

@@ -178,7 +178,7 @@ impl Lane {
             // The read itself is answered, whatever becomes of the member.
             let _ = match leg.submit(write).await.result {
                 Ok(()) if leg.is_bad(&range) => self.clear_lost(&[id], &range).await,
-                Ok(()) => Ok(()),
+                Ok(()) => self.mended(id, offset).await,
                 Err(error) => self.fail_members(vec![(id, error)]).await,
             };
         }

@@ -7,8 +7,8 @@ use std::task::Waker;
 
 use weft_block::{BlockDevice, ErrorKind, SECTOR};
 
-use super::Scrubbing;
 use super::intent::Intent;
+use super::{ReadErrors, Scrubbing};
 use crate::geometry::Geometry;
 use crate::superblock::{Role, Superblock, Timestamp};
 
@@ -97,6 +97,8 @@ pub(crate) struct Member {
     pub(crate) superblock: Superblock,
     /// Bytes of member space that its bad-block log names.
     pub(crate) bad: Arc<[Range<u64>]>,
+    /// Those that were mended of late.
+    pub(crate) read_errors: ReadErrors,
     pub(crate) duty: Duty,
 }
 

@@ -126,3 +126,53 @@ fn a_torn_log_of_raid_10_is_guessed_where_its_own_copies_lie() {
     assert_eq!(guessed.len(), 1, "{guessed:?}");
     assert_eq!(guessed[0], CHUNK + 512..CHUNK + 1024);
 }
+
+/// Reads every page of an array whose disk 1 cannot read the first `pages` of its data.
+fn wear_out(rig: &Rig, array: &crate::Array, pages: u64) {
+    let syncer = array.syncer(&rig.executor.spawner()).expect("a syncer");
+    for page in 0..pages {
+        let at = MIB + page * 4096;
+        rig.faults[1].fail_reads(at..at + 4096);
+    }
+    array.scrub(crate::Scrub::Check).expect("it is whole");
+    while array.progress().action == crate::SyncAction::Check {
+        if rig.run(syncer.step(64 << 10)).is_err() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_member_with_repeated_errors_is_failed() {
+    for shape in [shape(Level::Raid1, 2), shape(Level::Raid5, 3)] {
+        let rig = Rig::new(1, shape.members);
+        let mut options = options(shape, 1);
+        options.assume_clean = true;
+        let array = rig.create(&options);
+        wear_out(&rig, &array, 20);
+        assert_ne!(array.status().state, ArrayState::Degraded, "{shape:?}");
+        wear_out(&rig, &array, 25);
+        let status = array.status();
+        assert_eq!(status.state, ArrayState::Degraded, "{shape:?}");
+        let why = status.members.last().and_then(|member| member.why.clone());
+        let why = why.expect("it was failed");
+        assert!(
+            why.contains("could not read 21 pages within an hour"),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn a_worn_member_is_replaced_by_a_spare() {
+    let rig = Rig::new(1, 4);
+    let mut options = options(shape(Level::Raid5, 4), 1);
+    (options.assume_clean, options.spares) = (true, 1);
+    let array = rig.create(&options);
+    wear_out(&rig, &array, 25);
+    rig.sync(&array).expect("synced");
+    let status = array.status();
+    assert_ne!(status.state, ArrayState::Degraded);
+    assert_eq!(status.members[1].path.as_deref(), Some("disk3"));
+    assert!(rig.is_consistent(&array, &[0, 3, 2]));
+}
