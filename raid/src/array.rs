@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) unrecorded: AtomicBool,
     /// Pages that a member may have to be mended in within an hour.
     most_read_errors: AtomicU32,
+    /// Requests so far.
+    requests: AtomicU64,
     /// Some chunk awaits its resync; the state says which.
     resyncing: AtomicBool,
     /// The bitmap's image in bytes, to know what space is unused.
@@ -167,6 +169,7 @@ impl Array {
             generation: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             unrecorded: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
             most_read_errors: AtomicU32::new(errors::MOST_READ_ERRORS),
             bitmap_bytes: bitmap_bytes as u64,
             #[cfg(test)]
@@ -180,6 +183,11 @@ impl Array {
     /// The array's name, as messages use it.
     pub fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    /// Requests that its queues have taken so far: whoever drives resync and rebuild sees by it whether others are there.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
     }
 
     /// Where its bytes lie.

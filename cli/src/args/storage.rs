@@ -111,6 +111,23 @@ pub(crate) enum RaidCommand {
         #[arg(long)]
         from_data: bool,
     },
+    /// Pause or resume what an array does in the background, or say how fast it may go
+    Sync {
+        /// The array
+        name: String,
+        /// Stop where it is; it goes on from there
+        #[arg(long, conflicts_with = "resume")]
+        pause: bool,
+        /// Go on
+        #[arg(long)]
+        resume: bool,
+        /// Bytes of each member a second that foreground I/O does not push it below [default: 4M]
+        #[arg(long)]
+        floor: Option<Size>,
+        /// Bytes of each member a second at most; 0 for as fast as the disks can [default: 0]
+        #[arg(long)]
+        ceiling: Option<Size>,
+    },
     /// Wait until an array has nothing to do in the background
     Wait {
         /// The array

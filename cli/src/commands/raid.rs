@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use weft_service::api::{
-    Array, Examination, RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, Result,
-    SyncAction,
+    Array, Examination, RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, RaidSync,
+    Result, SyncAction,
 };
 
 use super::{Nothing, disk_argument, disk_arguments};
@@ -84,6 +84,20 @@ async fn changed(client: &Client, command: RaidCommand) -> Result<Array> {
         RaidCommand::Repair { name, from_data } => {
             let request = RaidRepair { from_data };
             client.post(&of(&name, "repair"), &request).await
+        }
+        RaidCommand::Sync {
+            name,
+            pause,
+            resume,
+            floor,
+            ceiling,
+        } => {
+            let request = RaidSync {
+                paused: (pause || resume).then_some(pause),
+                floor_bytes: floor.map(|size| size.0),
+                ceiling_bytes: ceiling.map(|size| size.0),
+            };
+            client.post(&of(&name, "sync"), &request).await
         }
         RaidCommand::Stop { .. }
         | RaidCommand::List

@@ -72,8 +72,11 @@ pub(super) fn percent(sync: &Sync) -> u64 {
     }
 }
 
-/// `, 120 MiB/s, 4 s left` as far as it is known.
+/// `, 120 MiB/s, 4 s left` as far as it is known, or that it was paused.
 pub(super) fn speed(sync: &Sync) -> String {
+    if sync.paused {
+        return ", paused".to_owned();
+    }
     let mut text = String::new();
     if let Some(rate) = sync.rate_bytes {
         text.push_str(&format!(", {}/s", Size(rate)));
@@ -97,6 +100,9 @@ mod tests {
             total_bytes: 4 << 20,
             rate_bytes: Some(1 << 20),
             seconds_left: Some(3),
+            paused: false,
+            floor_bytes: 0,
+            ceiling_bytes: None,
         };
         assert_eq!(percent(&sync), 25);
         assert_eq!(speed(&sync), ", 1 MiB/s, 3s left");

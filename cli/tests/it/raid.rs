@@ -85,6 +85,48 @@ fn a_member_is_replaced_while_it_serves() {
     );
 }
 
+/// What an array has done of its background work.
+fn done(array: &serde_json::Value) -> u64 {
+    assert_eq!(array["sync"]["action"], "check", "{array}");
+    array["sync"]["done_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn background_work_is_paused_and_resumed_and_bounded() {
+    let weft = with_array("1");
+    weft.ok(&["raid", "wait", "tank"]);
+    let bounded = weft.json(&[
+        "raid",
+        "sync",
+        "tank",
+        "--floor",
+        "64K",
+        "--ceiling",
+        "128K",
+    ]);
+    assert_eq!(bounded["sync"]["ceiling_bytes"], 131_072);
+    // It would be through in no time without the ceiling.
+    weft.ok(&["raid", "check", "tank"]);
+    let begun = done(&weft.json(&["raid", "show", "tank"]));
+    let paused = weft.json(&["raid", "sync", "tank", "--pause"]);
+    assert_eq!(paused["sync"]["paused"], true);
+    assert!(
+        done(&paused) >= begun && done(&paused) < 32 << 20,
+        "{paused}"
+    );
+    assert!(weft.ok(&["raid", "show", "tank"]).contains("paused"));
+    let still = weft.json(&["raid", "sync", "tank", "--ceiling", "0"]);
+    let later = weft.json(&["raid", "show", "tank"]);
+    // A step may have been under way when it was paused, no more.
+    assert!(done(&later) <= done(&still) + (1 << 20), "{later}");
+    weft.ok(&["raid", "sync", "tank", "--resume"]);
+    let whole = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(whole["scrub"]["complete"], true);
+    let (kind, message) = weft.fails(&["raid", "sync", "tank", "--floor", "2M", "--ceiling", "1M"]);
+    assert_eq!(kind, "invalid");
+    assert!(message.contains("at least the floor"), "{message}");
+}
+
 #[test]
 fn an_array_stops_clean_and_comes_back() {
     let weft = with_array("1");

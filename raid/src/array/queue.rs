@@ -1,6 +1,7 @@
 //! The queue of an array: which way a request goes.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use futures_channel::oneshot;
 use weft_block::{
@@ -31,6 +32,7 @@ impl Queue {
 impl BlockQueue for Queue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
         let shared = &self.lane.shared;
+        shared.requests.fetch_add(1, Ordering::Relaxed);
         let refusal = request.check(&shared.info).err();
         if let Some(refusal) = refusal.or_else(|| shared.refusal()) {
             return ready(request.failed(refusal));

@@ -167,6 +167,12 @@ pub struct Sync {
     pub rate_bytes: Option<u64>,
     /// Seconds left at that rate.
     pub seconds_left: Option<u64>,
+    /// Whether it was paused.
+    pub paused: bool,
+    /// Bytes of each member per second that foreground I/O does not push it below.
+    pub floor_bytes: u64,
+    /// Bytes of each member per second at most; nothing for as fast as the disks can.
+    pub ceiling_bytes: Option<u64>,
 }
 
 /// A RAID array.
@@ -285,6 +291,17 @@ pub struct RaidReplace {
     /// Overwrite what carries a signature.
     #[serde(default)]
     pub force: bool,
+}
+
+/// How the background work of an array is to go; what is not said stays as it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RaidSync {
+    /// Pause it, or let it go on.
+    pub paused: Option<bool>,
+    /// Bytes of each member per second at least.
+    pub floor_bytes: Option<u64>,
+    /// Bytes of each member per second at most; zero for as fast as the disks can.
+    pub ceiling_bytes: Option<u64>,
 }
 
 /// A physical volume of a group.

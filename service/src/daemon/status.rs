@@ -214,6 +214,9 @@ mod tests {
                 total_bytes: 0,
                 rate_bytes: None,
                 seconds_left: None,
+                paused: false,
+                floor_bytes: 0,
+                ceiling_bytes: None,
             },
         }
     }

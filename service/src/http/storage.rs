@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use super::{Answer, Body};
 use crate::api::{
     Array, Disk, DiskCreate, DiskList, Examination, Export, ExportAdd, Group, LvCreate,
-    RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, Rename, Resize, VgCreate,
-    VgImport, Volume,
+    RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, RaidSync, Rename, Resize,
+    VgCreate, VgImport, Volume,
 };
 use crate::daemon::Daemon;
 
@@ -31,6 +31,7 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/raid/{name}/add", post(raid_add))
         .route("/v1/raid/{name}/replace", post(raid_replace))
         .route("/v1/raid/{name}/check", post(raid_check))
+        .route("/v1/raid/{name}/sync", post(raid_sync))
         .route("/v1/raid/{name}/repair", post(raid_repair))
         .route("/v1/vg", get(groups).post(vg_create))
         .route("/v1/vg/import", post(vg_import))
@@ -142,6 +143,14 @@ async fn raid_replace(
 async fn raid_check(State(daemon): Shared, Path(name): Path<String>) -> Answer<Array> {
     let check = weft_raid::Scrub::Check;
     Ok(Json(daemon.storage.scrub_array(&name, check).await?))
+}
+
+async fn raid_sync(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    Body(request): Body<RaidSync>,
+) -> Answer<Array> {
+    Ok(Json(daemon.storage.pace_array(&name, &request).await?))
 }
 
 async fn raid_repair(

@@ -10,6 +10,7 @@ use weft_uring::{ShardHandle, spawner};
 
 use super::describe;
 use super::disks::{self, Access, Served};
+use super::pace::Pace;
 use super::rebuild::{Upkeep, now};
 use super::{State, Storage};
 use crate::api::{
@@ -36,16 +37,20 @@ pub(super) struct Record {
     disks: Vec<String>,
     /// Whether it runs, or was stopped by name.
     running: bool,
+    /// How fast its background work goes.
+    #[serde(default)]
+    pace: Pace,
     /// The host's boot in which that was written.
     #[serde(default)]
     boot: String,
 }
 
 impl Record {
-    pub(super) fn new(disks: Vec<String>, running: bool) -> Self {
+    fn new(array: &RunningArray, running: bool) -> Self {
         Self {
-            disks,
+            disks: array.disks(),
             running,
+            pace: array.upkeep.pace(),
             boot: super::boot_id(),
         }
     }
@@ -75,8 +80,8 @@ pub(super) fn member(disk: &str, served: &Served) -> MemberDevice {
 }
 
 impl RunningArray {
-    fn start(array: weft_raid::Array, home: ShardHandle) -> Self {
-        let upkeep = Upkeep::start(&array, &home);
+    fn start(array: weft_raid::Array, home: ShardHandle, pace: Pace) -> Self {
+        let upkeep = Upkeep::start(&array, &home, pace);
         Self {
             array,
             home,
@@ -97,8 +102,13 @@ impl RunningArray {
         describe::array(name, &status, scrub, &self.upkeep)
     }
 
+    /// What the store is to keep of it.
+    pub(super) fn record(&self) -> Record {
+        Record::new(self, true)
+    }
+
     /// The disks that the array has now.
-    pub(super) fn disks(&self) -> Vec<String> {
+    fn disks(&self) -> Vec<String> {
         self.array
             .status()
             .members
@@ -266,12 +276,12 @@ impl Storage {
             weft_raid::create(&options, members, &spawner()).await
         })
         .await?;
-        Ok(RunningArray::start(array, home))
+        Ok(RunningArray::start(array, home, Pace::default()))
     }
 
     fn keep_array(&self, state: &mut State, name: &str, running: RunningArray) -> Result<Array> {
         let shown = running.describe(name);
-        let record = Record::new(running.disks(), true);
+        let record = running.record();
         state.arrays.insert(name.to_owned(), running);
         self.store.put(Kind::Array, name, &record)?;
         Ok(shown)
@@ -323,7 +333,7 @@ impl Storage {
             weft_raid::assemble(members, &options, &spawner()).await
         });
         let running = match assembled.await {
-            Ok(array) => RunningArray::start(array, home),
+            Ok(array) => RunningArray::start(array, home, self.kept_pace(name)),
             Err(error) => {
                 for (disk, _) in &there {
                     state.claims.release(disk, &user(name));
@@ -338,20 +348,27 @@ impl Storage {
         self.keep_array(state, name, running).map(drop)
     }
 
+    /// How fast the background work of an array was to go when it last ran.
+    fn kept_pace(&self, name: &str) -> Pace {
+        let records = self.store.read::<Record>(Kind::Array);
+        let mut records = records.unwrap_or_default().into_iter();
+        let record = records.find(|(known, _)| known == name);
+        record.map_or_else(Pace::default, |(_, record)| record.pace)
+    }
+
     /// Stops an array, cleanly.
     ///
     /// # Errors
     /// `NotFound`, or `InUse`.
     pub async fn stop_array(&self, name: &str) -> Result<()> {
         let mut state = self.state.lock().await;
-        let disks = state.running_array(name)?.disks();
+        let record = Record::new(state.running_array(name)?, false);
         if let Some(user) = state.claims.user(name) {
             let message = format!("array {name} is used by {} {}", user.noun, user.name);
             return Err(Error::new(ErrorKind::InUse, name, message));
         }
         self.halt_array(&mut state, name).await?;
-        self.store
-            .put(Kind::Array, name, &Record::new(disks, false))
+        self.store.put(Kind::Array, name, &record)
     }
 
     /// Stops an array and gives its disks back, without a word in the store.

@@ -88,6 +88,7 @@ fn member(member: &raid::MemberStatus) -> Member {
 fn sync(progress: raid::Progress, upkeep: &Upkeep) -> Sync {
     let rate = upkeep.rate().filter(|_| !progress.is_idle());
     let left = progress.total.saturating_sub(progress.done);
+    let pace = upkeep.pace();
     Sync {
         action: match progress.action {
             raid::SyncAction::Idle => SyncAction::Idle,
@@ -102,6 +103,9 @@ fn sync(progress: raid::Progress, upkeep: &Upkeep) -> Sync {
         seconds_left: rate
             .filter(|&rate| rate > 0)
             .map(|rate| left.div_ceil(rate)),
+        paused: pace.paused,
+        floor_bytes: pace.floor,
+        ceiling_bytes: pace.ceiling,
     }
 }
 

@@ -4,9 +4,10 @@ use weft_raid::MemberRole;
 use weft_uring::spawner;
 
 use super::Storage;
-use super::arrays::{Record, examine, member, random, user};
+use super::arrays::{examine, member, random, user};
 use super::disks::{self, Access};
-use crate::api::{Array, Error, Result};
+use super::pace::LEAST_CEILING;
+use crate::api::{Array, Error, ErrorKind, RaidSync, Result};
 use crate::shards::on;
 use crate::store::Kind;
 
@@ -129,6 +130,37 @@ impl Storage {
         Ok(running.describe(name))
     }
 
+    /// Pauses or resumes what an array does in the background, or says how fast it may go.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` for a ceiling below the floor or 64 KiB a second.
+    pub async fn pace_array(&self, name: &str, request: &RaidSync) -> Result<Array> {
+        let mut state = self.state.lock().await;
+        let running = state
+            .arrays
+            .get_mut(name)
+            .ok_or_else(|| Error::not_found("array", name))?;
+        let mut pace = running.upkeep.pace();
+        pace.paused = request.paused.unwrap_or(pace.paused);
+        pace.floor = request.floor_bytes.unwrap_or(pace.floor);
+        if let Some(ceiling) = request.ceiling_bytes {
+            pace.ceiling = (ceiling > 0).then_some(ceiling);
+            if let (Some(ceiling), None) = (pace.ceiling, request.floor_bytes) {
+                pace.floor = pace.floor.min(ceiling);
+            }
+        }
+        let least = pace.floor.max(LEAST_CEILING);
+        if pace.ceiling.is_some_and(|ceiling| ceiling < least) {
+            let why = format!(
+                "array {name}: a ceiling is at least the floor and {LEAST_CEILING} bytes a second, here {least}"
+            );
+            return Err(Error::new(ErrorKind::Invalid, name, why));
+        }
+        running.upkeep.set_pace(pace);
+        self.store.put(Kind::Array, name, &running.record())?;
+        Ok(running.describe(name))
+    }
+
     /// Makes a change on the array's shard, and remembers its members.
     async fn change_array<F>(
         &self,
@@ -147,8 +179,7 @@ impl Storage {
             .get_mut(name)
             .ok_or_else(|| Error::not_found("array", name))?;
         running.upkeep.wake();
-        let record = Record::new(running.disks(), true);
-        self.store.put(Kind::Array, name, &record)?;
+        self.store.put(Kind::Array, name, &running.record())?;
         Ok(running.describe(name))
     }
 }

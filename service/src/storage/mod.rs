@@ -9,6 +9,7 @@ pub mod disks;
 pub mod exports;
 mod groups;
 mod members;
+mod pace;
 mod rebuild;
 mod volumes;
 

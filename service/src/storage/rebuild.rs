@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use futures_channel::mpsc;
 use futures_util::{FutureExt, StreamExt, select_biased};
 use weft_raid::superblock::Timestamp;
-use weft_raid::{Array, Progress};
+use weft_raid::{Array, Progress, Syncer};
 use weft_uring::{ShardHandle, sleep, spawner, yield_now};
+
+use super::pace::Pace;
 
 /// How often an array is laid to rest, as md does.
 const TICK: Duration = Duration::from_secs(5);
 /// How long to wait after a step that failed before the next.
 const RETRY: Duration = Duration::from_secs(5);
-/// Bytes of each member in a step. Foreground requests elsewhere go on beside it.
-const STEP: u64 = 1 << 20;
 /// The rate is that of the last samples over this time.
 const RATE_WINDOW: Duration = Duration::from_secs(3);
 const SAMPLE_PERIOD: Duration = Duration::from_millis(100);
@@ -73,21 +73,40 @@ impl Meter {
 pub(super) struct Upkeep {
     wake: mpsc::Sender<()>,
     meter: Arc<Mutex<Meter>>,
+    pace: Arc<Mutex<Pace>>,
     ended: futures_channel::oneshot::Receiver<()>,
 }
 
 impl Upkeep {
     /// Starts the work on the array's shard.
-    pub(super) fn start(array: &Array, home: &ShardHandle) -> Self {
+    pub(super) fn start(array: &Array, home: &ShardHandle, pace: Pace) -> Self {
         let (wake, woken) = mpsc::channel(1);
         let meter = Arc::<Mutex<Meter>>::default();
+        let pace = Arc::new(Mutex::new(pace));
         let keeper = Keeper {
             array: array.clone(),
             meter: meter.clone(),
+            pace: pace.clone(),
             woken,
         };
         let ended = home.run(move || keeper.run());
-        Self { wake, meter, ended }
+        Self {
+            wake,
+            meter,
+            pace,
+            ended,
+        }
+    }
+
+    /// How fast it may go.
+    pub(super) fn pace(&self) -> Pace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says how fast it may go from now on.
+    pub(super) fn set_pace(&mut self, pace: Pace) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+        self.wake();
     }
 
     /// Says that there may be something to do.
@@ -114,6 +133,7 @@ impl Upkeep {
 struct Keeper {
     array: Array,
     meter: Arc<Mutex<Meter>>,
+    pace: Arc<Mutex<Pace>>,
     woken: mpsc::Receiver<()>,
 }
 
@@ -122,6 +142,14 @@ enum Wake {
     Tick,
     Work,
     End,
+}
+
+/// What a step came to.
+enum Stepped {
+    /// Nothing is left to do.
+    Done,
+    On,
+    Failed,
 }
 
 impl Keeper {
@@ -172,35 +200,62 @@ impl Keeper {
             }
         };
         let mut ticked = Instant::now();
+        let mut requests = self.array.requests();
+        let mut busy = false;
         loop {
-            match syncer.step(STEP).await {
-                Ok(progress) if progress.is_idle() => break,
-                Ok(progress) => self.note(progress),
-                Err(error) => {
-                    let name = self.array.name();
-                    tracing::warn!(
-                        array = name,
-                        error = error.sentence(),
-                        "a rebuild step failed"
-                    );
-                    if matches!(self.wait(RETRY).await, Wake::End) {
-                        return false;
+            let pace = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let rest = match pace.paused {
+                true => TICK,
+                false => {
+                    let (bytes, begun) = (pace.step(busy), Instant::now());
+                    match self.step(&syncer, bytes).await {
+                        Stepped::Done => break,
+                        Stepped::On => pace.rest(bytes, begun.elapsed(), busy),
+                        Stepped::Failed => RETRY,
                     }
                 }
-            }
+            };
             if ticked.elapsed() >= TICK {
                 self.tick().await;
                 ticked = Instant::now();
             }
-            if matches!(self.woken.next().now_or_never(), Some(None)) {
+            if !self.rest(rest).await {
                 return false;
             }
-            yield_now().await;
+            let seen = self.array.requests();
+            (busy, requests) = (seen != requests, seen);
         }
         *self.meter.lock().unwrap_or_else(PoisonError::into_inner) = Meter::default();
         // What was made whole is recorded at once, not at the next tick.
         self.tick().await;
         true
+    }
+
+    async fn step(&self, syncer: &Syncer, bytes: u64) -> Stepped {
+        match syncer.step(bytes).await {
+            Ok(progress) if progress.is_idle() => Stepped::Done,
+            Ok(progress) => {
+                self.note(progress);
+                Stepped::On
+            }
+            Err(error) => {
+                tracing::warn!(
+                    array = self.array.name(),
+                    error = error.sentence(),
+                    "a rebuild step failed"
+                );
+                Stepped::Failed
+            }
+        }
+    }
+
+    /// Lets others go first; tells whether to go on living. Somebody who wakes it ends the rest.
+    async fn rest(&mut self, time: Duration) -> bool {
+        if time.is_zero() {
+            yield_now().await;
+            return !matches!(self.woken.next().now_or_never(), Some(None));
+        }
+        !matches!(self.wait(time).await, Wake::End)
     }
 
     fn note(&self, progress: Progress) {
