@@ -123,11 +123,22 @@ pub(crate) unsafe fn send_now(fd: impl AsFd, segments: &mut [libc::iovec]) -> io
 
 /// Whole-file lock of this open file description: `F_OFD_SETLK`. Exclusive ones need a descriptor that can write.
 pub(crate) fn lock_whole(fd: impl AsFd, exclusive: bool) -> io::Result<()> {
-    let kind = if exclusive {
-        libc::F_WRLCK
-    } else {
-        libc::F_RDLCK
-    };
+    set_lock(
+        fd,
+        if exclusive {
+            libc::F_WRLCK
+        } else {
+            libc::F_RDLCK
+        },
+    )
+}
+
+/// Lets the whole-file lock go.
+pub(crate) fn unlock_whole(fd: impl AsFd) -> io::Result<()> {
+    set_lock(fd, libc::F_UNLCK)
+}
+
+fn set_lock(fd: impl AsFd, kind: libc::c_int) -> io::Result<()> {
     let range = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

@@ -30,6 +30,23 @@ fn data_survives_closing_and_opening() {
     });
 }
 
+/// The kernel kept the file, and with it the lock, a little longer than the last request on it.
+#[test]
+fn a_file_is_free_as_soon_as_it_is_closed() {
+    on_each(|_| async {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = folder.path().join("disk");
+        drop(FileDevice::create(&path, MIB).unwrap());
+        for round in 0..200 {
+            let device = FileDevice::open(&path, &OpenOptions::default());
+            let device = device.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            let queue = device.open(&spawner()).unwrap();
+            let written = queue.submit(Request::write_fua(0, IoVec::copy_of(&[7; 4096])));
+            written.await.result.unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_second_opener_is_told_that_the_file_is_in_use() {
     let folder = tempfile::tempdir().unwrap();

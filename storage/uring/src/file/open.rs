@@ -94,6 +94,14 @@ pub(super) struct Refusals {
     pub(super) no_wait_write: AtomicBool,
 }
 
+impl Drop for OpenFile {
+    /// The kernel keeps the file of a request a little longer than the request, and with the file its lock: whoever opens
+    /// it next would find it in use.
+    fn drop(&mut self) {
+        let _ = sys::unlock_whole(&self.file);
+    }
+}
+
 impl OpenFile {
     pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         let kind = kind_of_file(path)?;
