@@ -12,7 +12,7 @@ use crate::create::{MemberDevice, Writes, write_all};
 use crate::examine::{Examined, examine};
 use crate::layout::Layout;
 use crate::level::Level;
-use crate::superblock::{Features, MOST_ROLES, Role, Superblock, Timestamp};
+use crate::superblock::{Features, MOST_ROLES, Role, Superblock, Timestamp, WRITE_MOSTLY};
 
 impl Array {
     /// Runs a control operation to its end, with a lane of its own, whoever waits for it.
@@ -81,6 +81,41 @@ impl Array {
         let why = Error::new(ErrorKind::Offline, "failed by an administrator");
         self.control(spawner, move |lane| async move {
             lane.fail_members(vec![(id, why)]).await
+        })
+        .await
+    }
+
+    /// Says of a member of a mirror whether it is write-mostly: reads go to it only where no other has the copy, as for a
+    /// disk that is slow or far away. The array remembers it.
+    ///
+    /// # Errors
+    /// `Invalid` if there is no such member or the level has no copies to choose from; otherwise as its writes.
+    pub async fn set_write_mostly(
+        &self,
+        path: &str,
+        write_mostly: bool,
+        spawner: &Spawner,
+    ) -> Result<()> {
+        if !matches!(self.shared.geometry.level(), Level::Raid1 | Level::Raid10) {
+            return self.invalid("only RAID-1 and RAID-10 have copies to choose from");
+        }
+        let (path, array) = (path.to_owned(), self.clone());
+        self.control(spawner, move |lane| async move {
+            let mut meta = array.shared.meta.lock().await;
+            let dirt = {
+                let mut state = array.shared.state();
+                let dirt = state.dirt;
+                let mut members = state.members.iter_mut();
+                let Some(member) = members.find(|member| member.path == path) else {
+                    drop(state);
+                    return array.invalid(&format!("{path} is not a member"));
+                };
+                let flags = member.superblock.devflags & !WRITE_MOSTLY;
+                member.superblock.devflags = flags | if write_mostly { WRITE_MOSTLY } else { 0 };
+                dirt
+            };
+            array.shared.changed();
+            lane.write_superblocks(&mut meta, dirt, Step::One).await
         })
         .await
     }

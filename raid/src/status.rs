@@ -1,6 +1,6 @@
 //! What an array tells about itself.
 
-use crate::array::{Array, Duty, Progress, Run};
+use crate::array::{Array, Duty, Member, Progress, Run};
 use crate::create::Consistency;
 use crate::level::{Level, layout_name};
 
@@ -89,6 +89,8 @@ pub struct MemberStatus {
     pub state: MemberState,
     /// Why it is faulty.
     pub why: Option<String>,
+    /// Whether reads go to it only where no other has the copy.
+    pub write_mostly: bool,
 }
 
 /// An array's state.
@@ -178,6 +180,7 @@ fn members(state: &crate::array::State, slots: u32) -> Vec<MemberStatus> {
                 None => MemberState::Missing,
             },
             why: None,
+            write_mostly: holder.is_some_and(Member::is_write_mostly),
         });
     }
     for member in &state.members {
@@ -196,6 +199,7 @@ fn members(state: &crate::array::State, slots: u32) -> Vec<MemberStatus> {
             },
             state,
             why,
+            write_mostly: member.is_write_mostly(),
         });
     }
     found

@@ -33,6 +33,9 @@ const HEAD: usize = 256;
 pub const MOST_ROLES: u32 = ((SUPER_BYTES - HEAD) / 2) as u32;
 const CHECKSUM_AT: usize = 216;
 
+/// Device flag: reads go elsewhere as long as they can.
+pub(crate) const WRITE_MOSTLY: u8 = 1;
+
 const ROLE_SPARE: u16 = 0xffff;
 const ROLE_FAULTY: u16 = 0xfffe;
 const ROLE_JOURNAL: u16 = 0xfffd;

@@ -98,6 +98,16 @@ pub(crate) enum RaidCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Read from a member of a mirror only where no other has the copy: one that is slow or far away
+    WriteMostly {
+        /// The array
+        name: String,
+        /// The member
+        disk: String,
+        /// Read from it as from the others again
+        #[arg(long)]
+        off: bool,
+    },
     /// Compare an array's members, in the background; `show` tells what was found
     Check {
         /// The array

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_service::api::{
     Array, Examination, RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, RaidSync,
-    Result, SyncAction,
+    RaidWriteMostly, Result, SyncAction,
 };
 
 use super::{Nothing, disk_argument, disk_arguments};
@@ -79,6 +79,13 @@ async fn changed(client: &Client, command: RaidCommand) -> Result<Array> {
                 force,
             };
             client.post(&of(&name, "replace"), &request).await
+        }
+        RaidCommand::WriteMostly { name, disk, off } => {
+            let request = RaidWriteMostly {
+                disk: disk_argument(&disk)?,
+                write_mostly: !off,
+            };
+            client.post(&of(&name, "write-mostly"), &request).await
         }
         RaidCommand::Check { name } => client.post(&of(&name, "check"), &()).await,
         RaidCommand::Repair { name, from_data } => {

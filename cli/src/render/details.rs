@@ -89,7 +89,15 @@ pub(crate) fn array(array: &Array) -> String {
         let path = member.path.as_deref().unwrap_or("(never seen)");
         pairs.push((
             "member",
-            format!("{slot}  {path}  {}", member_state(member)),
+            format!(
+                "{slot}  {path}  {}{}",
+                member_state(member),
+                if member.write_mostly {
+                    ", write-mostly"
+                } else {
+                    ""
+                }
+            ),
         ));
     }
     if let Some(scrub) = &array.scrub {

@@ -85,6 +85,30 @@ fn a_member_is_replaced_while_it_serves() {
     );
 }
 
+#[test]
+fn a_leg_can_be_write_mostly_and_linux_sees_it() {
+    let weft = with_array("1");
+    let set = weft.json(&["raid", "write-mostly", "tank", "./c"]);
+    assert_eq!(set["members"][2]["write_mostly"], true);
+    let shown = weft.ok(&["raid", "show", "tank"]);
+    assert!(shown.contains("in sync, write-mostly"), "{shown}");
+    weft.ok(&["raid", "stop", "tank"]);
+    let examine = |disk: &str| {
+        let examined = std::process::Command::new("mdadm")
+            .arg("--examine")
+            .arg(weft.path(disk))
+            .output()
+            .expect("mdadm is there");
+        String::from_utf8_lossy(&examined.stdout).into_owned()
+    };
+    assert!(examine("c").contains("write-mostly"), "{}", examine("c"));
+    assert!(!examine("a").contains("write-mostly"));
+    let parity = with_array("5");
+    let (kind, message) = parity.fails(&["raid", "write-mostly", "tank", "./a"]);
+    assert_eq!(kind, "invalid");
+    assert!(message.contains("only RAID-1 and RAID-10"), "{message}");
+}
+
 /// What an array has done of its background work.
 fn done(array: &serde_json::Value) -> u64 {
     assert_eq!(array["sync"]["action"], "check", "{array}");

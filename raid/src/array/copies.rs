@@ -186,7 +186,7 @@ impl Balance {
     }
 
     /// The copy to read: the one whose member's last read ended here, otherwise the one whose member has the least to
-    /// do. Where copies may differ, always the first, so that readers see one value until the resync has made it
+    /// do; one on a write-mostly member only if there is no other. Where copies may differ, always the first, so that readers see one value until the resync has made it
     /// everybody's.
     fn choose<'a>(
         &self,
@@ -207,7 +207,12 @@ impl Balance {
             let slot = copy.slot as usize;
             let load = &loads[slot];
             let follows = load.end == copy.offset;
-            (!follows, load.in_flight.get(), (slot + turn) % slots)
+            (
+                copy.leg.write_mostly,
+                !follows,
+                load.in_flight.get(),
+                (slot + turn) % slots,
+            )
         })
     }
 

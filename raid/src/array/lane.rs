@@ -29,6 +29,8 @@ pub(crate) struct Leg {
     done: Option<Arc<AtomicU64>>,
     /// Member space that its bad-block log says is lost.
     bad: Arc<[Range<u64>]>,
+    /// Reads go elsewhere as long as they can.
+    pub(crate) write_mostly: bool,
     /// What is to replace it, which takes every change that it takes.
     pub(crate) twin: Option<Rc<Twin>>,
 }
@@ -178,7 +180,14 @@ impl Lane {
                 }
                 _ => None,
             };
-            (member.id, member.base(), done, Arc::clone(&member.bad))
+            let write_mostly = member.is_write_mostly();
+            (
+                member.id,
+                member.base(),
+                done,
+                Arc::clone(&member.bad),
+                write_mostly,
+            )
         };
         for slot in 0..slots {
             let holder = state.holder(slot).map(parts);
@@ -189,12 +198,13 @@ impl Lane {
         self.opened
             .borrow_mut()
             .retain(|id, _| present.contains(id));
-        let leg = |(id, base, done, bad)| Leg {
+        let leg = |(id, base, done, bad, write_mostly)| Leg {
             id,
             queue: self.queue(id),
             base,
             done,
             bad,
+            write_mostly,
             twin: None,
         };
         let legs = found.into_iter().map(|slot| {

@@ -10,7 +10,7 @@ use weft_block::{BlockDevice, ErrorKind, SECTOR};
 use super::intent::Intent;
 use super::{ReadErrors, Scrubbing};
 use crate::geometry::Geometry;
-use crate::superblock::{Role, Superblock, Timestamp};
+use crate::superblock::{Role, Superblock, Timestamp, WRITE_MOSTLY};
 
 /// Messages that the status keeps.
 const MOST_NOTICES: usize = 64;
@@ -103,6 +103,11 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// Whether reads go elsewhere as long as they can.
+    pub(crate) fn is_write_mostly(&self) -> bool {
+        self.superblock.devflags & WRITE_MOSTLY != 0
+    }
+
     /// First byte of data on the device.
     pub(crate) fn base(&self) -> u64 {
         self.superblock.data_offset * SECTOR

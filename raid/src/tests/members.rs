@@ -189,3 +189,42 @@ fn spares_take_over() {
     );
     assert!(rig.is_consistent(&array, &[3, 1, 2]));
 }
+
+#[test]
+fn a_write_mostly_leg_answers_only_when_it_must() {
+    let rig = Rig::new(1, 3);
+    let mut options = options(shape(Level::Raid1, 3), 1);
+    options.assume_clean = true;
+    let array = rig.create(&options);
+    let spawner = rig.executor.spawner();
+    let data = pattern(MIB as usize / 2, 1);
+    rig.write(&array, 0, &data).expect("written");
+    rig.run(array.set_write_mostly("disk0", true, &spawner))
+        .expect("it is a member");
+    rig.stop(&array);
+    let array = rig.assemble(&[0, 1, 2]).expect("it starts");
+    let flags: Vec<bool> = array
+        .status()
+        .members
+        .iter()
+        .map(|member| member.write_mostly)
+        .collect();
+    assert_eq!(flags, [true, false, false], "it is remembered");
+    // What it would answer is wrong.
+    rig.poke(0, 0, &[0x55; 65536]);
+    for at in (0..65536).step_by(4096) {
+        let read = rig.read(&array, at as u64, 4096).expect("read");
+        assert!(read == data[at..at + 4096], "at {at}");
+    }
+    for lost in ["disk1", "disk2"] {
+        rig.run(array.fail(lost, &spawner)).expect("failed");
+    }
+    assert_eq!(rig.read(&array, 0, 4096).expect("read"), [0x55; 4096]);
+    let parity = Rig::new(1, 3);
+    let array = parity.create(&super::harness::options(shape(Level::Raid5, 3), 1));
+    let refused = parity.run(array.set_write_mostly("disk0", true, &parity.executor.spawner()));
+    assert_eq!(
+        refused.expect_err("it has no copies").sentence(),
+        "array tank: only RAID-1 and RAID-10 have copies to choose from"
+    );
+}

@@ -19,6 +19,6 @@ pub use status::{Advice, Health, Status};
 pub use storage::{
     Array, ArrayState, Disk, DiskCreate, DiskList, DiskUse, Examination, Export, ExportAdd, Group,
     LvCreate, Member, MemberRole, MemberState, Mismatch, PhysicalVolume, RaidAssemble, RaidCreate,
-    RaidMember, RaidRepair, RaidReplace, RaidSync, Rename, Resize, Scrub, Segment, Stripe, Sync,
-    SyncAction, VgCreate, VgImport, Volume, VolumeKind,
+    RaidMember, RaidRepair, RaidReplace, RaidSync, RaidWriteMostly, Rename, Resize, Scrub, Segment,
+    Stripe, Sync, SyncAction, VgCreate, VgImport, Volume, VolumeKind,
 };

@@ -96,6 +96,8 @@ pub struct Member {
     pub role: MemberRole,
     /// How it is.
     pub state: MemberState,
+    /// Whether reads go to it only where no other has the copy.
+    pub write_mostly: bool,
 }
 
 /// What an array does in the background.
@@ -291,6 +293,15 @@ pub struct RaidReplace {
     /// Overwrite what carries a signature.
     #[serde(default)]
     pub force: bool,
+}
+
+/// Whether a member of a mirror is write-mostly.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RaidWriteMostly {
+    /// The member.
+    pub disk: String,
+    /// Whether it is.
+    pub write_mostly: bool,
 }
 
 /// How the background work of an array is to go; what is not said stays as it is.

@@ -192,6 +192,7 @@ mod tests {
             slot: Some(slot),
             role: MemberRole::Active,
             state,
+            write_mostly: false,
         };
         Array {
             name: "tank".into(),

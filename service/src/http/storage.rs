@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use super::{Answer, Body};
 use crate::api::{
     Array, Disk, DiskCreate, DiskList, Examination, Export, ExportAdd, Group, LvCreate,
-    RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, RaidSync, Rename, Resize,
-    VgCreate, VgImport, Volume,
+    RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, RaidSync, RaidWriteMostly,
+    Rename, Resize, VgCreate, VgImport, Volume,
 };
 use crate::daemon::Daemon;
 
@@ -30,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/raid/{name}/remove", post(raid_remove))
         .route("/v1/raid/{name}/add", post(raid_add))
         .route("/v1/raid/{name}/replace", post(raid_replace))
+        .route("/v1/raid/{name}/write-mostly", post(raid_write_mostly))
         .route("/v1/raid/{name}/check", post(raid_check))
         .route("/v1/raid/{name}/sync", post(raid_sync))
         .route("/v1/raid/{name}/repair", post(raid_repair))
@@ -138,6 +139,16 @@ async fn raid_replace(
     Ok(Json(
         storage.replace_member(&name, &old, &disk, force).await?,
     ))
+}
+
+async fn raid_write_mostly(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    Body(request): Body<RaidWriteMostly>,
+) -> Answer<Array> {
+    let storage = &daemon.storage;
+    let set = storage.set_write_mostly(&name, &request.disk, request.write_mostly);
+    Ok(Json(set.await?))
 }
 
 async fn raid_check(State(daemon): Shared, Path(name): Path<String>) -> Answer<Array> {

@@ -82,6 +82,7 @@ fn member(member: &raid::MemberStatus) -> Member {
             raid::MemberState::Faulty => MemberState::Faulty,
             raid::MemberState::Missing => MemberState::Missing,
         },
+        write_mostly: member.write_mostly,
     }
 }
 

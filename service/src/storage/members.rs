@@ -114,6 +114,25 @@ impl Storage {
         begun
     }
 
+    /// Says of a member of a mirror whether reads go to it only where they must.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` if it is no member or the level has no copies.
+    pub async fn set_write_mostly(
+        &self,
+        name: &str,
+        disk: &str,
+        write_mostly: bool,
+    ) -> Result<Array> {
+        let path = disk.to_owned();
+        let set = move |array: weft_raid::Array| async move {
+            array
+                .set_write_mostly(&path, write_mostly, &spawner())
+                .await
+        };
+        self.change_array(name, set).await
+    }
+
     /// Begins to compare the members, in the background.
     ///
     /// # Errors

@@ -11,9 +11,8 @@ use weft_tests::data::bytes;
 use weft_tests::temp_dir;
 
 use super::guest::{guest, printed_sum, script, sum_of, write};
-use super::ours::{Case, assembled, created};
+use super::ours::{CHUNK, Case, assembled, created};
 
-const CHUNK: u64 = 64 << 10;
 /// Byte of the array at which the last 4 KiB are written: in the second chunk of the first row.
 const CHANGED: u64 = CHUNK;
 

@@ -6,6 +6,7 @@ mod hole;
 mod ours;
 mod ours_first;
 mod replacing;
+mod shapes;
 mod theirs_first;
 
 use std::path::Path;
@@ -175,4 +176,11 @@ fn a_replacement_that_one_side_began_is_finished_by_the_other() -> Result<()> {
     let (ours, theirs) = (temp_dir(), temp_dir());
     replacing::ours_first(&replacing::cases(ours.path()))?;
     replacing::theirs_first(&replacing::cases(theirs.path()))
+}
+
+#[test]
+fn every_shape_is_read_by_the_kernel_with_members_missing() -> Result<()> {
+    require!("qemu-system-x86_64", "mdadm");
+    let folder = temp_dir();
+    shapes::read_by_the_kernel(folder.path())
 }

@@ -16,6 +16,8 @@ use weft_tests::data::{Sequence, bytes};
 use weft_uring::{FileDevice, OpenOptions};
 
 pub(crate) const MIB: u64 = 1 << 20;
+/// Bytes of a chunk, where nothing else is said.
+pub(crate) const CHUNK: u64 = 64 << 10;
 const NOW: Timestamp = Timestamp::EPOCH;
 
 /// An array under test: what it is, and its members' files.
@@ -27,6 +29,8 @@ pub(crate) struct Case {
     /// Of RAID-10, by mdadm's name.
     pub(crate) copies: Option<&'static str>,
     pub(crate) consistency: Consistency,
+    /// Bytes.
+    pub(crate) chunk: u64,
     pub(crate) paths: Vec<PathBuf>,
 }
 
@@ -59,6 +63,7 @@ impl Case {
             layout,
             copies: None,
             consistency: Consistency::Bitmap,
+            chunk: CHUNK,
             paths,
         }
     }
@@ -73,6 +78,7 @@ impl Case {
             layout: Some(layout),
             copies: None,
             consistency: Consistency::Ppl,
+            chunk: CHUNK,
             paths: (0..members).map(path).collect(),
         }
     }
@@ -87,6 +93,7 @@ impl Case {
             layout: None,
             copies: Some(layout),
             consistency: Consistency::Bitmap,
+            chunk: CHUNK,
             paths: (0..members).map(path).collect(),
             name,
         }
@@ -161,7 +168,7 @@ pub(crate) fn created<T>(case: &Case, work: impl AsyncFnOnce(&Ours) -> Result<T>
         options.layout = case.layout;
         options.copies = case.copies.and_then(CopiesLayout::from_name);
         options.consistency = case.consistency;
-        options.chunk = 64 << 10;
+        options.chunk = case.chunk;
         let array = create(&options, members(&case.paths)?, &spawner)
             .await
             .map_err(told)?;
