@@ -1,0 +1,232 @@
+//! A RAID-5 array over five files on one disk, by direct I/O at depth 32, against what its I/Os cost without it: fio's
+//! io_uring on one of the members, doing as many raw I/Os as the array must for the same work. A small write of RAID-5
+//! takes four (two reads, two writes), a full-stripe write 1.25 bytes for each.
+//!
+//! `WEFT_BENCH_FOLDER` says where the files lie (by default the system's folder for temporary files),
+//! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds).
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use weft_block::{BlockDevice, BlockQueue, IoVec, Request};
+use weft_raid::level::Level;
+use weft_raid::superblock::Timestamp;
+use weft_raid::{Array, Consistency, CreateOptions, MemberDevice, create};
+use weft_tests::bench::{Contest, Measure, Sample, cpu_of_children, cpu_of_this_process};
+use weft_tests::{missing_programs, run};
+use weft_uring::{Direct, FileDevice, OpenOptions, block_on, spawn, spawner};
+
+const MEMBERS: usize = 5;
+/// Bytes of a member.
+const MEMBER: usize = 128 << 20;
+const CHUNK: u64 = 64 << 10;
+
+/// One line of the table.
+struct Case {
+    title: &'static str,
+    /// Bytes of a request, and how many are in flight.
+    block: u64,
+    depth: usize,
+    is_write: bool,
+    is_random: bool,
+    /// fio's words for the same work, and raw I/Os (or bytes, of sequential work) for one of the array.
+    raw: &'static [&'static str],
+    cost: f64,
+}
+
+static CASES: [Case; 3] = [
+    Case {
+        title: "4 KiB random read, depth 32",
+        block: 4096,
+        depth: 32,
+        is_write: false,
+        is_random: true,
+        raw: &["--rw=randread", "--bs=4k", "--iodepth=32"],
+        cost: 1.0,
+    },
+    Case {
+        title: "4 KiB random write, depth 32",
+        block: 4096,
+        depth: 32,
+        is_write: true,
+        is_random: true,
+        raw: &["--rw=randrw", "--rwmixread=50", "--bs=4k", "--iodepth=32"],
+        cost: 4.0,
+    },
+    Case {
+        title: "1 MiB sequential write, depth 32",
+        block: 1 << 20,
+        depth: 32,
+        is_write: true,
+        is_random: false,
+        raw: &["--rw=write", "--bs=1m", "--iodepth=32"],
+        cost: 1.25,
+    },
+];
+
+fn main() -> Result<()> {
+    let missing = missing_programs(&["fio"]);
+    ensure!(
+        missing.is_empty(),
+        "fio is not installed (scripts/install-deps bench)"
+    );
+    let folder = match std::env::var_os("WEFT_BENCH_FOLDER") {
+        Some(folder) => tempfile::tempdir_in(folder)?,
+        None => weft_tests::temp_dir(),
+    };
+    let paths: Vec<PathBuf> = (0..MEMBERS)
+        .map(|member| folder.path().join(format!("member{member}")))
+        .collect();
+    for (seed, path) in (0..).zip(&paths) {
+        std::fs::write(path, weft_tests::data::bytes(seed, MEMBER))?;
+    }
+    println!(
+        "RAID-5, {MEMBERS} files of {} MiB ({}), chunk of 64 KiB, direct I/O\n",
+        MEMBER >> 20,
+        folder.path().display()
+    );
+    for case in &CASES {
+        let measures = [Measure::CpuPerOperation, Measure::KiloOperationsPerSecond];
+        let mut contest = Contest::new(case.title, &measures);
+        for policy in [Consistency::Ppl, Consistency::Bitmap] {
+            let name = format!("weft, {}", policy.name());
+            let paths = &paths;
+            contest.add(&name, move || ours(case, policy, paths));
+        }
+        contest.add("raw I/Os, fio", || raw(case, &paths[0]));
+        println!("{}", contest.run()?);
+    }
+    Ok(())
+}
+
+fn seconds() -> u64 {
+    let told = std::env::var("WEFT_BENCH_SECONDS").ok();
+    told.and_then(|text| text.parse().ok()).unwrap_or(2)
+}
+
+fn told(error: weft_block::Error) -> anyhow::Error {
+    anyhow!(error.sentence())
+}
+
+/// One turn of ours: the array and its load on one thread.
+fn ours(case: &'static Case, policy: Consistency, paths: &[PathBuf]) -> Result<Sample> {
+    block_on(async {
+        let array = array(policy, paths).await?;
+        let (cpu, begun) = (cpu_of_this_process()?, Instant::now());
+        let until = begun + Duration::from_secs(seconds());
+        let blocks = array.info().size / case.block;
+        let queue: Rc<dyn BlockQueue> = Rc::from(array.open(&spawner()).map_err(told)?);
+        let loads: Vec<_> = (0..case.depth as u64)
+            .map(|worker| spawn(load(Rc::clone(&queue), case, blocks, worker, until)))
+            .collect();
+        let mut operations = 0;
+        for done in loads {
+            operations += done.await?;
+        }
+        let elapsed = begun.elapsed();
+        let cpu = cpu_of_this_process()?.saturating_sub(cpu);
+        array.stop(&spawner()).await.map_err(told)?;
+        Ok(Sample {
+            operations,
+            bytes: operations * case.block,
+            elapsed,
+            cpu,
+        })
+    })
+}
+
+async fn array(policy: Consistency, paths: &[PathBuf]) -> Result<Array> {
+    let mut number = 0_u8;
+    let random = || {
+        number += 1;
+        [number; 16]
+    };
+    let now = Timestamp::EPOCH;
+    let mut options = CreateOptions::new(Level::Raid5, "bench", paths.len(), now, random);
+    options.chunk = CHUNK;
+    options.consistency = policy;
+    // What is read does not matter here.
+    options.assume_clean = true;
+    let open = |path: &PathBuf| {
+        let options = OpenOptions {
+            direct: Direct::On,
+            ..OpenOptions::default()
+        };
+        let device = FileDevice::open(path, &options).map_err(told)?;
+        Ok(MemberDevice {
+            path: path.display().to_string(),
+            device: Arc::new(device),
+        })
+    };
+    let members: Result<Vec<MemberDevice>> = paths.iter().map(open).collect();
+    create(&options, members?, &spawner()).await.map_err(told)
+}
+
+/// One request after the other; how many.
+async fn load(
+    queue: Rc<dyn BlockQueue>,
+    case: &Case,
+    blocks: u64,
+    worker: u64,
+    until: Instant,
+) -> Result<u64> {
+    let mut sequence = weft_tests::data::Sequence::new(worker + 1);
+    let data = IoVec::copy_of(&weft_tests::data::bytes(worker, case.block as usize));
+    let mut done = 0;
+    while Instant::now() < until {
+        let place = match case.is_random {
+            true => sequence.draw() % blocks,
+            false => (worker + done * case.depth as u64) % blocks,
+        };
+        let offset = place * case.block;
+        let request = match case.is_write {
+            true => Request::write(offset, data.clone()),
+            false => Request::read(offset, data.clone()),
+        };
+        queue.submit(request).await.result.map_err(told)?;
+        done += 1;
+    }
+    Ok(done)
+}
+
+/// One turn of raw I/Os, counted as the array's operations that they would make.
+fn raw(case: &Case, path: &Path) -> Result<Sample> {
+    let before = cpu_of_children()?;
+    let file = format!("--filename={}", path.display());
+    let (size, runtime) = (
+        format!("--size={MEMBER}"),
+        format!("--runtime={}", seconds()),
+    );
+    let common = [
+        "--name=bench",
+        "--ioengine=io_uring",
+        "--direct=1",
+        "--thread",
+        "--time_based",
+        "--output-format=json",
+        &file,
+        &size,
+        &runtime,
+    ];
+    let printed = run("fio", common.into_iter().chain(case.raw.iter().copied()))?;
+    let cpu = cpu_of_children()?.saturating_sub(before);
+    let document = printed.find('{').and_then(|start| printed.get(start..));
+    let told: serde_json::Value = serde_json::from_str(document.context("fio prints JSON")?)?;
+    let job = &told["jobs"][0];
+    let figure = |name: &str| -> u64 {
+        ["read", "write"]
+            .iter()
+            .filter_map(|side| job[side][name].as_u64())
+            .sum()
+    };
+    let scaled = |count: u64| (count as f64 / case.cost) as u64;
+    Ok(Sample {
+        operations: scaled(figure("total_ios")),
+        bytes: scaled(figure("io_bytes")),
+        elapsed: Duration::from_millis(job["job_runtime"].as_u64().context("fio tells how long")?),
+        cpu,
+    })
+}
