@@ -126,7 +126,8 @@ fn scrub_lines(scrub: &Scrub) -> Vec<(&'static str, String)> {
             wrong => format!("{} is wrong", wrong.join(", ")),
         };
         let repaired = if place.repaired { ", repaired" } else { "" };
-        let at = format!("byte {} of the members", place.offset_bytes);
+        let (bytes, start) = (place.length_bytes, place.offset_bytes);
+        let at = format!("{bytes} bytes at byte {start} of the members");
         pairs.push(("differs", format!("{at}: {wrong}{repaired}")));
     }
     pairs

@@ -150,6 +150,27 @@ impl Weft {
         (text("kind"), message)
     }
 
+    /// Runs a script of `examples/`, which must succeed; what it printed. Its daemon is its own.
+    #[track_caller]
+    pub(crate) fn example(&self, name: &str, arguments: &[&str]) -> String {
+        let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_weft"));
+        let folder = program.parent().unwrap().display();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let output = Command::new(examples.join(name))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("PATH", format!("{folder}:{path}"))
+            .env("TMPDIR", self.folder.path())
+            .env_remove("WEFT_SOCKET")
+            .output()
+            .unwrap();
+        let said = [&output.stderr[..], &output.stdout].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(output.status.success(), "{name}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Makes disk files of the given size.
     pub(crate) fn disks(&self, names: &[&str], size: &str) {
         for name in names {

@@ -319,3 +319,23 @@ fn raid_10_lives_as_long_as_every_chunk_has_a_copy() {
     ]);
     assert_eq!(kind, "invalid", "{message}");
 }
+
+/// `examples/silent-corruption.sh` keeps its promise, whichever disk lies.
+#[test]
+fn the_example_of_a_silent_corruption_ends_well() {
+    let weft = Weft::new();
+    for (seed, liar) in [("1", "c.img"), ("2", "d.img"), ("3", "b.img")] {
+        let said = weft.example("silent-corruption.sh", &[seed]);
+        let lines: Vec<&str> = said.lines().collect();
+        let wrong = lines.iter().find(|line| line.ends_with("is wrong"));
+        let wrong = wrong.unwrap_or_else(|| panic!("{said}"));
+        assert!(
+            wrong.contains(liar) && wrong.contains("4096 bytes"),
+            "{said}"
+        );
+        assert!(said.contains("8 blocks differ, 8 repaired"), "{said}");
+        assert!(said.contains("0 blocks differ"), "{said}");
+        let sum = |name: &str| lines.iter().find_map(|line| line.strip_suffix(name));
+        assert_eq!(sum("  written"), sum("  read"), "{said}");
+    }
+}

@@ -44,6 +44,14 @@ pub struct Mismatch {
     pub repaired: bool,
 }
 
+impl Mismatch {
+    fn goes_on_in(&self, next: &Self) -> bool {
+        self.offset + self.len == next.offset
+            && self.liars == next.liars
+            && self.repaired == next.repaired
+    }
+}
+
 /// What a scrub has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScrubReport {
@@ -82,8 +90,12 @@ impl State {
         report.mismatches += blocks;
         report.located += blocks * u64::from(!mismatch.liars.is_empty());
         report.repaired += blocks * u64::from(mismatch.repaired);
-        if report.places.len() < MOST_NAMED {
-            report.places.push(mismatch);
+        let room = report.places.len() < MOST_NAMED;
+        match report.places.last_mut() {
+            // Blocks of one damage are one place.
+            Some(last) if last.goes_on_in(&mismatch) => last.len += mismatch.len,
+            _ if room => report.places.push(mismatch),
+            _ => {}
         }
     }
 }
