@@ -95,6 +95,47 @@ fn hostile_values_are_refused_in_a_sentence() {
     assert_eq!(unknown, SuperblockError::UnknownFeatures(1 << 20));
 }
 
+/// The place of a log by its offset from the superblock and its length.
+fn ppl(offset: i16, sectors: u16) -> i32 {
+    (u32::from(offset as u16) | u32::from(sectors) << 16) as i32
+}
+
+#[test]
+fn a_partial_parity_log_has_a_place_of_its_own() {
+    let logged = |change: &dyn Fn(&mut Superblock)| {
+        let mut superblock = sample();
+        superblock.features = Features::PPL;
+        superblock.data_offset = 4096;
+        superblock.data_size = DEVICE - 4096;
+        superblock.size = 128 * 900;
+        superblock.bblog_offset = 2056;
+        superblock.bitmap_offset = ppl(8, 2048);
+        change(&mut superblock);
+        Superblock::parse(&superblock.to_bytes(512), DEVICE)
+    };
+    let sound = logged(&|_| {}).expect("it is sound");
+    let place = sound.ppl().expect("it has a log");
+    assert_eq!((place.sector, place.sectors), (16, 2048));
+    assert_eq!(place.word(), sound.bitmap_offset);
+    assert_eq!(sound.bitmap_sector(), None);
+    let hostile: [&dyn Fn(&mut Superblock); 9] = [
+        &|sb| sb.bitmap_offset = ppl(8, 0),
+        &|sb| sb.bitmap_offset = ppl(8, 15),
+        &|sb| sb.bitmap_offset = ppl(0, 2048),
+        &|sb| sb.bitmap_offset = ppl(8, 4096),
+        &|sb| sb.bitmap_offset = ppl(i16::MIN, u16::MAX),
+        &|sb| sb.bblog_offset = 100,
+        &|sb| sb.features = Features::PPL.with(Features::BITMAP),
+        &|sb| sb.features = Features::PPL.with(Features::JOURNAL),
+        &|sb| sb.level = Level::Raid4,
+    ];
+    for (number, change) in hostile.into_iter().enumerate() {
+        let refused = logged(change).expect_err("it was refused");
+        let malformed = matches!(refused, SuperblockError::Malformed(_));
+        assert!(malformed, "{number}: {refused}");
+    }
+}
+
 #[test]
 fn features_are_named() {
     let features = Features::JOURNAL.with(Features::BITMAP);
