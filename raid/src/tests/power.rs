@@ -434,6 +434,12 @@ fn a_replacement_that_has_not_heard_of_it_is_one() {
     survives(513);
 }
 
+/// A replaced member was out in memory, but not yet in the superblocks, when what it had missed was acknowledged.
+#[test]
+fn nothing_is_written_while_a_replaced_member_still_counts() {
+    survives(7725);
+}
+
 /// What comes of a crash under small writes, with a member that does not come back.
 #[derive(Debug, PartialEq)]
 enum Hole {

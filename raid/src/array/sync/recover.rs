@@ -354,6 +354,12 @@ impl Lane {
         } else if let Err(error) = self.queue(id).submit(Request::flush()).await.result {
             return self.fail_members(vec![(id, error)]).await;
         }
+        // From one superblock to the next, either of the two may be the one that counts after a crash: nothing is
+        // written that only the new one has.
+        let _quiet = match rebuild.replaces {
+            true => Some(self.shared.locks.exclusive(0..u64::MAX).await),
+            false => None,
+        };
         let mut meta = self.shared.meta.lock().await;
         let dirt = {
             let mut state = self.shared.state();
