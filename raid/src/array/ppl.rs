@@ -15,20 +15,20 @@
 mod replay;
 mod turns;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 
 use futures_channel::oneshot;
 use smallvec::SmallVec;
 use turns::{Change, Leading, LogState, Turn, Waiting, hand_over};
-use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR};
+use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR, yield_now};
 
 use super::Lane;
 use super::meta::settle;
 use super::state::MemberId;
 use crate::ppl::{Entry, HEADER_BYTES, Header, MOST_ENTRIES, signature};
-use crate::superblock::Superblock;
+use crate::superblock::{PplPlace, Superblock};
 
 /// The log of an array.
 pub(crate) struct Log {
@@ -112,6 +112,21 @@ impl Log {
         any && state.on && !state.busy
     }
 
+    /// The next header of each slot that the batch concerns, with the partial parity that belongs behind it.
+    fn headers(&self, batch: &mut [Waiting]) -> BTreeMap<u32, (Header, Vec<IoVec>)> {
+        let mut state = self.state();
+        state.generation += 1;
+        let mut headers = BTreeMap::<u32, (Header, Vec<IoVec>)>::new();
+        for Logged { entry, partial } in batch.iter_mut().flat_map(|waiting| &mut waiting.changes) {
+            let (header, parity) = headers.entry(entry.slot).or_default();
+            header.generation = state.generation;
+            header.entries.push(*entry);
+            parity.extend(partial.take().map(IoVec::from));
+            state.used[entry.slot as usize] = Some(0);
+        }
+        headers
+    }
+
     /// As many waiting changes as fit under one header on each member, the leader's own first.
     fn take_batch(&self, state: &mut LogState) -> Vec<Waiting> {
         let mut taken: Vec<(usize, u64)> = vec![(0, 0); state.used.len()];
@@ -176,11 +191,10 @@ impl Lane {
     /// Writes the headers of the next batch and lets it go; the answer is for the leader's own change.
     async fn lead(&self, log: &Log, mut leading: Leading) -> Result<Option<Change>> {
         // Others that are ready now come along.
-        yield_once().await;
+        yield_now().await;
         let doubtful = log.state().lost || self.shared.resyncing.load(Ordering::Acquire);
         if doubtful {
-            self.write_headers(log, &mut Vec::new(), Some(Empty::Off))
-                .await?;
+            self.write_empty(log, Empty::Off).await?;
         } else {
             self.make_durable(log).await?;
         }
@@ -195,7 +209,7 @@ impl Lane {
         };
         let result = match doubtful {
             true => Ok(()),
-            false => self.write_headers(log, &mut batch, None).await,
+            false => self.write_batch(log, &mut batch).await,
         };
         leading.over();
         let shared = &self.shared;
@@ -233,64 +247,43 @@ impl Lane {
         Ok(())
     }
 
-    /// Writes a header to each member that the batch concerns; members that do not take theirs are failed. With
-    /// `empty`, to all members instead, and those in waiting too.
-    async fn write_headers(
-        &self,
-        log: &Log,
-        batch: &mut [Waiting],
-        empty: Option<Empty>,
-    ) -> Result<()> {
-        let places: Vec<(Option<u32>, MemberId, u64, u64)> = {
-            let state = self.shared.state();
-            let live = state.members.iter().filter(|member| member.duty.is_live());
-            let place = |member: &super::Member| {
-                let place = member.superblock.ppl()?;
-                let (at, end) = (place.sector, place.sector + place.sectors);
-                Some((member.duty.slot(), member.id, at * SECTOR, end * SECTOR))
-            };
-            live.filter_map(place).collect()
-        };
-        let mut headers: Vec<(Header, Vec<IoVec>)> = Vec::new();
-        {
-            let mut state = log.state();
-            state.generation += 1;
-            let generation = state.generation;
-            headers.resize_with(state.used.len(), Default::default);
-            for Logged { entry, partial } in
-                batch.iter_mut().flat_map(|waiting| &mut waiting.changes)
-            {
-                let (header, parity) = &mut headers[entry.slot as usize];
-                header.generation = generation;
-                header.entries.push(*entry);
-                parity.extend(partial.take().map(IoVec::from));
-            }
-        }
+    /// The logs of the members that are written to, those in waiting too: slot, member and place.
+    fn logs(&self) -> Vec<(Option<u32>, MemberId, PplPlace)> {
+        let state = self.shared.state();
+        let live = state.members.iter().filter(|member| member.duty.is_live());
+        live.filter_map(|member| {
+            let place = member.superblock.ppl()?;
+            Some((member.duty.slot(), member.id, place))
+        })
+        .collect()
+    }
+
+    /// Writes a header to each member that the batch concerns; members that do not take theirs are failed.
+    async fn write_batch(&self, log: &Log, batch: &mut [Waiting]) -> Result<()> {
+        let mut headers = log.headers(batch);
         let mut sent = Vec::new();
-        for (slot, id, at, end) in places {
-            let named = slot.map(|slot| &mut headers[slot as usize]);
-            let vector = match (empty, named) {
-                (Some(empty), _) => empty.block(log),
-                (None, Some((header, parity))) if !header.entries.is_empty() => {
-                    let first = IoVec::copy_of(&header.to_bytes(log.signature));
-                    IoVec::join(std::iter::once(first).chain(std::mem::take(parity)))
-                }
-                _ => continue,
+        for (slot, id, place) in self.logs() {
+            let Some((header, parity)) = slot.and_then(|slot| headers.get_mut(&slot)) else {
+                continue;
             };
-            let write = Request::write_fua(at, terminated(vector, end - at));
-            sent.push((id, self.queue(id).submit(write)));
-        }
-        {
-            let mut state = log.state();
-            for (used, (header, _)) in state.used.iter_mut().zip(&headers) {
-                if empty.is_some() {
-                    *used = None;
-                } else if !header.entries.is_empty() {
-                    *used = Some(0);
-                }
-            }
+            let first = IoVec::copy_of(&header.to_bytes(log.signature));
+            let parity = parity.iter().cloned();
+            let vector = IoVec::join(std::iter::once(first).chain(parity));
+            sent.push((id, self.queue(id).submit(written(vector, place))));
         }
         let failed = settle(sent).await;
+        self.fail_members(failed).await
+    }
+
+    /// Writes a header that names nothing to every member; members that do not take theirs are failed.
+    async fn write_empty(&self, log: &Log, empty: Empty) -> Result<()> {
+        log.state().used.fill(None);
+        let logs = self.logs().into_iter();
+        let sent = logs.map(|(_, id, place)| {
+            let write = written(empty.block(log), place);
+            (id, self.queue(id).submit(write))
+        });
+        let failed = settle(sent.collect()).await;
         self.fail_members(failed).await
     }
 
@@ -305,11 +298,7 @@ impl Lane {
         };
         let Some(place) = place else { return Ok(()) };
         let empty = if log.is_on() { Empty::On } else { Empty::Off };
-        let (at, end) = (
-            place.sector * SECTOR,
-            (place.sector + place.sectors) * SECTOR,
-        );
-        let write = Request::write_fua(at, terminated(empty.block(log), end - at));
+        let write = written(empty.block(log), place);
         self.queue(id).submit(write).await.result
     }
 
@@ -327,7 +316,7 @@ impl Lane {
         }
         let _leading = Leading::of(&self.shared);
         self.make_durable(log).await?;
-        self.write_headers(log, &mut [], Some(Empty::On)).await
+        self.write_empty(log, Empty::On).await
     }
 
     /// Turns the log on if nothing is to be resynced, while nothing is written.
@@ -346,7 +335,7 @@ impl Lane {
         // What the resync and writes without the log have changed counts as done.
         let failed = self.flush_members().await;
         self.fail_members(failed).await?;
-        self.write_headers(log, &mut [], Some(Empty::On)).await?;
+        self.write_empty(log, Empty::On).await?;
         let mut state = log.state();
         (state.on, state.lost) = (true, false);
         Ok(())
@@ -356,7 +345,7 @@ impl Lane {
     pub(crate) async fn begin_log(&self) -> Result<()> {
         match &self.shared.log {
             Some(log) if self.shared.state().intent.resync_count() > 0 => {
-                self.write_headers(log, &mut [], Some(Empty::Off)).await
+                self.write_empty(log, Empty::Off).await
             }
             _ => self.turn_log_on().await,
         }
@@ -390,22 +379,10 @@ impl Empty {
     }
 }
 
-/// A header with what belongs to it, and zeroes behind it as far as there is room in `bytes`.
-fn terminated(header: IoVec, bytes: u64) -> IoVec {
-    let spare = bytes.saturating_sub(header.len() as u64);
+/// The write of a header with what belongs to it, and zeroes behind it as far as there is room.
+fn written(header: IoVec, place: PplPlace) -> Request {
+    let bytes = place.bytes();
+    let spare = (bytes.end - bytes.start).saturating_sub(header.len() as u64);
     let zeroes = IoVec::zeroed(spare.min(HEADER_BYTES as u64) as usize);
-    IoVec::join([header, zeroes])
-}
-
-/// Lets other tasks of the executor run first.
-async fn yield_once() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+    Request::write_fua(bytes.start, IoVec::join([header, zeroes]))
 }

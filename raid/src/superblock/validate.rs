@@ -1,5 +1,7 @@
 //! What a superblock may say. Everything that later code relies on is checked here, once.
 
+use weft_block::SECTOR;
+
 use super::{Features, MOST_ROLES, Role, SUPER_SECTOR, Superblock, SuperblockError, malformed};
 use crate::level::Level;
 
@@ -24,6 +26,11 @@ pub struct PplPlace {
 }
 
 impl PplPlace {
+    /// Its bytes on the device.
+    pub fn bytes(self) -> std::ops::Range<u64> {
+        self.sector * SECTOR..(self.sector + self.sectors) * SECTOR
+    }
+
     /// The word of the superblock that says it, which is the bitmap's offset in other arrays.
     pub(crate) fn word(self) -> i32 {
         let offset = self.sector as i64 - SUPER_SECTOR as i64;

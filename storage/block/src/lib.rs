@@ -51,7 +51,7 @@ pub use device::{BlockDevice, BlockQueue, Extent, ExtentKind, Info, LocalBoxFutu
 pub use error::{Error, ErrorKind, Result};
 pub use iovec::{IoVec, Segment};
 pub use request::{Completion, Op, Request};
-pub use spawn::{Spawn, Spawner};
+pub use spawn::{Spawn, Spawner, yield_now};
 
 /// Bytes in a sector, the unit of md, LVM2 and virtio-blk, whatever the logical block size of a device.
 pub const SECTOR: u64 = 512;

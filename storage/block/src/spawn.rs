@@ -1,6 +1,7 @@
 //! The one thing a layer asks of the executor it runs on.
 
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::LocalBoxFuture;
 
@@ -12,3 +13,15 @@ pub trait Spawn {
 
 /// An executor, shared by the queues of its thread.
 pub type Spawner = Rc<dyn Spawn>;
+
+/// Lets every other ready task of the executor run first.
+pub fn yield_now() -> impl Future<Output = ()> {
+    let mut yielded = false;
+    std::future::poll_fn(move |context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}

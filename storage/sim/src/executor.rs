@@ -262,22 +262,10 @@ impl Spawn for Handle {
     }
 }
 
-/// Lets every other ready task have a chance to run first.
-pub async fn yield_now() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::yield_now;
 
     fn order_of(seed: u64) -> Vec<usize> {
         let executor = Executor::new(seed);

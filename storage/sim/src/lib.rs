@@ -28,7 +28,7 @@ mod task;
 mod workload;
 
 pub use clock::{Clock, Sleep};
-pub use executor::{Deadlock, Executor, yield_now};
+pub use executor::{Deadlock, Executor};
 pub use faulty::{Faults, Faulty, Rates};
 pub use memory::MemoryDevice;
 pub use oracle::Oracle;
@@ -37,4 +37,5 @@ pub use seeds::for_each_seed;
 pub use slow::{Delays, Slow};
 pub use sparse::SparseImage;
 pub use task::Task;
+pub use weft_block::yield_now;
 pub use workload::{Mix, Outcome, Overlap, Workload};

@@ -44,9 +44,10 @@ mod sys;
 
 pub use executor::{
     Found, Glance, Poller, SPIN_LIMIT, Sleep, Task, block_on, block_on_with, panics, poller, sleep,
-    sleep_until, spawn, spawner, yield_now,
+    sleep_until, spawn, spawner,
 };
 pub use file::{Direct, Engine, FileDevice, OpenOptions};
 pub use reactor::{Backend, readable, writable};
 pub use shard::{Shard, ShardHandle};
 pub use socket::{Address, Listener, Memory, ParseAddressError, Reader, Stream};
+pub use weft_block::yield_now;

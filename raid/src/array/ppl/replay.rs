@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use smallvec::SmallVec;
-use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR};
+use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result};
 
 use super::Log;
 use crate::array::Array;
@@ -100,7 +100,8 @@ impl Lane {
         let newest = named.iter().map(|(_, _, _, header, _)| header.generation);
         let newest = newest.max().unwrap_or(0);
         for (slot, id, place, header, at) in named {
-            // An older one was done when the newest was begun.
+            // Of ours an older one was done when the newest was begun. md's logs are written apart from each other, and
+            // may name more than is told here: md itself tells nothing.
             let last = header.generation == newest;
             for change in self.interrupted(rows, slot, id, (header, at), place).await {
                 match change {
@@ -120,10 +121,7 @@ impl Lane {
     /// The newest header of a member's log, found as md finds it: from the start on, behind each its partial parity and
     /// then the next, as long as they get newer.
     async fn newest_header(&self, log: &Log, id: MemberId, place: PplPlace) -> Found {
-        let (start, end) = (
-            place.sector * SECTOR,
-            (place.sector + place.sectors) * SECTOR,
-        );
+        let Range { start, end } = place.bytes();
         let mut newest: Option<(Header, u64)> = None;
         let mut at = start;
         while at + HEADER_BYTES as u64 <= end {
@@ -164,7 +162,7 @@ impl Lane {
         (header, mut at): (Header, u64),
         place: PplPlace,
     ) -> Vec<Option<Interrupted>> {
-        let end = (place.sector + place.sectors) * SECTOR;
+        let end = place.bytes().end;
         let mut found = Vec::new();
         for entry in header.entries {
             let from = at;

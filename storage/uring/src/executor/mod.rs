@@ -300,18 +300,6 @@ pub fn panics() -> u64 {
     Core::current().panics.get()
 }
 
-/// Lets every other ready task run once, and completions come in, before going on.
-pub fn yield_now() -> impl Future<Output = ()> {
-    let mut yielded = false;
-    std::future::poll_fn(move |context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-}
-
 /// How long until `deadline`, zero if it has passed.
 fn until(deadline: Instant, now: Instant) -> Duration {
     deadline.saturating_duration_since(now)
