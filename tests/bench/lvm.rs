@@ -176,10 +176,7 @@ impl Lvm2 {
 }
 
 fn main() -> Result<()> {
-    let folder = match std::env::var_os("WEFT_BENCH_FOLDER") {
-        Some(folder) => tempfile::tempdir_in(folder)?,
-        None => weft_tests::temp_dir(),
-    };
+    let folder = weft_tests::bench::folder()?;
     println!("LVM2 metadata: a logical volume made and removed, on three disks\n");
     for volumes in [0, 2_000, 10_000] {
         let files = |kind: &str| {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weft_export::nbd::server::{Export, Server};
-use weft_tests::bench::{Contest, CpuClock, Measure, Sample};
-use weft_tests::{Process, missing_programs, run};
+use weft_tests::bench::{Contest, CpuClock, Measure, Sample, fio, folder};
+use weft_tests::{Process, missing_programs};
 use weft_uring::{Address, FileDevice, OpenOptions, Shard, block_on};
 
 /// Bytes of the file: more than the processor's caches, little enough to stay in the page cache.
@@ -52,15 +52,7 @@ fn main() -> Result<()> {
     {
         return serve(file, socket);
     }
-    let missing = missing_programs(&["fio"]);
-    ensure!(
-        missing.is_empty(),
-        "fio is not installed (scripts/install-deps bench)"
-    );
-    let folder = match std::env::var_os("WEFT_BENCH_FOLDER") {
-        Some(folder) => tempfile::tempdir_in(folder)?,
-        None => weft_tests::temp_dir(),
-    };
+    let folder = folder()?;
     let file = folder.path().join("disk.img");
     std::fs::write(&file, weft_tests::data::bytes(1, SIZE))?;
     println!(
@@ -136,36 +128,22 @@ fn start(program: &str, arguments: &str, folder: &Path, file: &Path) -> Result<R
 }
 
 fn load(server: &Running, pattern: &str, block: &str, depth: u32) -> Result<Sample> {
-    let seconds = std::env::var("WEFT_BENCH_SECONDS").unwrap_or_else(|_| "2".into());
     let clock = CpuClock::of(server.process.pid())?;
-    let printed = run(
-        "fio",
-        [
-            "--name=bench",
-            "--ioengine=nbd",
-            &format!("--uri=nbd+unix:///?socket={}", server.socket.display()),
-            "--time_based",
-            &format!("--runtime={seconds}"),
-            &format!("--size={SIZE}"),
-            &format!("--rw={pattern}"),
-            &format!("--bs={block}"),
-            &format!("--iodepth={depth}"),
-            "--output-format=json",
-        ],
-    )?;
+    let job = fio([
+        "--ioengine=nbd",
+        &format!("--uri=nbd+unix:///?socket={}", server.socket.display()),
+        &format!("--size={SIZE}"),
+        &format!("--rw={pattern}"),
+        &format!("--bs={block}"),
+        &format!("--iodepth={depth}"),
+    ])?;
     let cpu = clock.used()?;
-    // fio prints notes before its document.
-    let document = printed
-        .find('{')
-        .and_then(|start| printed.get(start..))
-        .context("fio prints JSON")?;
-    let told: serde_json::Value = serde_json::from_str(document)?;
     let side = if pattern.ends_with("read") {
         "read"
     } else {
         "write"
     };
-    let figures = &told["jobs"][0][side];
+    let figures = &job[side];
     let number = |name: &str| {
         let figure = figures[name].as_u64();
         figure.with_context(|| format!("fio tells {name}"))

@@ -10,13 +10,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use weft_block::{BlockDevice, BlockQueue, IoVec, Request};
 use weft_raid::level::Level;
 use weft_raid::superblock::Timestamp;
 use weft_raid::{Array, Consistency, CreateOptions, MemberDevice, create};
-use weft_tests::bench::{Contest, Measure, Sample, cpu_of_children, cpu_of_this_process};
-use weft_tests::{missing_programs, run};
+use weft_tests::bench::{
+    Contest, Measure, Sample, cpu_of_children, cpu_of_this_process, fio, folder, seconds,
+};
 use weft_uring::{Direct, FileDevice, OpenOptions, block_on, spawn, spawner};
 
 const MEMBERS: usize = 5;
@@ -68,15 +69,7 @@ static CASES: [Case; 3] = [
 ];
 
 fn main() -> Result<()> {
-    let missing = missing_programs(&["fio"]);
-    ensure!(
-        missing.is_empty(),
-        "fio is not installed (scripts/install-deps bench)"
-    );
-    let folder = match std::env::var_os("WEFT_BENCH_FOLDER") {
-        Some(folder) => tempfile::tempdir_in(folder)?,
-        None => weft_tests::temp_dir(),
-    };
+    let folder = folder()?;
     let paths: Vec<PathBuf> = (0..MEMBERS)
         .map(|member| folder.path().join(format!("member{member}")))
         .collect();
@@ -100,11 +93,6 @@ fn main() -> Result<()> {
         println!("{}", contest.run()?);
     }
     Ok(())
-}
-
-fn seconds() -> u64 {
-    let told = std::env::var("WEFT_BENCH_SECONDS").ok();
-    told.and_then(|text| text.parse().ok()).unwrap_or(2)
 }
 
 fn told(error: weft_block::Error) -> anyhow::Error {
@@ -195,27 +183,19 @@ async fn load(
 /// One turn of raw I/Os, counted as the array's operations that they would make.
 fn raw(case: &Case, path: &Path) -> Result<Sample> {
     let before = cpu_of_children()?;
-    let file = format!("--filename={}", path.display());
-    let (size, runtime) = (
+    let (file, size) = (
+        format!("--filename={}", path.display()),
         format!("--size={MEMBER}"),
-        format!("--runtime={}", seconds()),
     );
     let common = [
-        "--name=bench",
         "--ioengine=io_uring",
         "--direct=1",
         "--thread",
-        "--time_based",
-        "--output-format=json",
         &file,
         &size,
-        &runtime,
     ];
-    let printed = run("fio", common.into_iter().chain(case.raw.iter().copied()))?;
+    let job = fio(common.into_iter().chain(case.raw.iter().copied()))?;
     let cpu = cpu_of_children()?.saturating_sub(before);
-    let document = printed.find('{').and_then(|start| printed.get(start..));
-    let told: serde_json::Value = serde_json::from_str(document.context("fio prints JSON")?)?;
-    let job = &told["jobs"][0];
     let figure = |name: &str| -> u64 {
         ["read", "write"]
             .iter()

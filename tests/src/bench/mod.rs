@@ -6,9 +6,11 @@
 
 mod contest;
 mod cpu;
+mod fio;
 
 pub use contest::{Contest, Measure, Sample};
 pub use cpu::{
     CpuClock, cpu_of_children, cpu_of_process, cpu_of_this_process, cpu_of_this_thread,
     memory_of_process,
 };
+pub use fio::{fio, folder, seconds};
