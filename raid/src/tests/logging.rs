@@ -155,3 +155,20 @@ fn only_raid_5_takes_a_log() {
         "{sentence}"
     );
 }
+
+/// The parity's member had failed, but the others had not been told when the power went: what was written without it was
+/// in no log, and the array started with it.
+#[test]
+fn nothing_is_written_without_a_member_that_still_counts() {
+    let rig = rig(3);
+    let array = rig.create(&logged(3));
+    rig.write(&array, 0, &[1; 512]).expect("written");
+    // Chunk 0 of row 0 is on slot 0, its parity on slot 2.
+    let parity = array.shared.state().members[2].id;
+    array.shared.fail_aside(parity, "it is gone");
+    rig.faults[0].fail_writes(4096..8192);
+    rig.faults[1].fail_writes(4096..8192);
+    rig.write(&array, 0, &[2; 512])
+        .expect_err("nobody can be told");
+    assert_eq!(rig.member_data(0, 0, 512), [1; 512], "nothing was sent");
+}

