@@ -376,7 +376,7 @@ fn arrays_survive_power_cuts_and_lost_members() {
 /// cut then took back.
 #[test]
 fn a_cut_after_a_lost_block_was_written_shows_nothing_old() {
-    survives_as(1550, shape(Level::Raid1, 3));
+    survives_as(1238, shape(Level::Raid1, 3));
 }
 
 /// A leg that was bad in part of a window was not compared in the rest of it, where it answered readers.
@@ -386,7 +386,7 @@ fn a_copy_that_is_bad_in_part_is_resynced_in_the_rest() {
         copies: CopiesLayout::from_name("n3"),
         ..shape(Level::Raid10, 5)
     };
-    survives_as(193, three_near);
+    survives_as(7, three_near);
 }
 
 /// A block that could be read from no copy was marked lost on the rebuilt member alone; when that member's log was torn,
