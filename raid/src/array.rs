@@ -5,6 +5,7 @@
 //! ranges of member space, and an asynchronous lock that lets one task at a time write metadata.
 
 mod copies;
+mod core;
 mod errors;
 mod intent;
 mod lane;
@@ -22,11 +23,12 @@ mod units;
 mod writing;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 
 use weft_block::{BlockDevice, BlockQueue, Info, Result, SECTOR, Spawner};
 
+pub(crate) use self::core::{Core, InFlight};
 pub(crate) use errors::ReadErrors;
 pub(crate) use intent::Intent;
 pub(crate) use lane::Lane;
@@ -46,76 +48,55 @@ pub struct Array {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What all threads see of an array.
+/// An array in one shape, as all threads see it. When the shape changes it is retired and another takes its place.
 pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
     pub(crate) name: String,
     pub(crate) geometry: Geometry,
-    /// The fields of the superblock that never change while the array runs.
+    /// The fields of the superblock that never change while the array has this shape.
     pub(crate) superblock: Superblock,
     /// Bytes: the unit of metadata writes, the largest logical block of the members.
     pub(crate) block: usize,
     info: Info,
-    state: Mutex<State>,
-    pub(crate) meta: futures_util::lock::Mutex<Meta>,
     pub(crate) locks: Arc<RangeLocks>,
     /// The partial parity log, if the array has one.
     log: Option<ppl::Log>,
-    /// Changes whenever the members do.
-    pub(crate) generation: AtomicU64,
-    /// The array takes no requests; the state says why.
-    refusing: AtomicBool,
-    /// A member was failed and the others have not been told yet: until they are, nothing is acknowledged.
-    pub(crate) unrecorded: AtomicBool,
-    /// Pages that a member may have to be mended in within an hour.
-    most_read_errors: AtomicU32,
-    /// Requests so far.
-    requests: AtomicU64,
-    /// Some chunk awaits its resync; the state says which.
-    resyncing: AtomicBool,
     /// The bitmap's image in bytes, to know what space is unused.
     bitmap_bytes: u64,
-    /// Only for the test that shows what the oracle sees when no resync is made.
-    #[cfg(test)]
-    pub(crate) skip_resync: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.state()
     }
 
     /// The members or the run state have changed: queues look again.
     pub(crate) fn changed(&self) {
-        let state = self.state();
-        self.refusing
-            .store(state.run != Run::Running, Ordering::Release);
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.core.changed();
     }
 
     /// The chunks that await a resync have changed.
     pub(crate) fn resync_changed(&self, state: &State) {
-        self.resyncing
+        self.core
+            .resyncing
             .store(state.intent.resync_count() > 0, Ordering::Release);
     }
 
     /// Whether the members may differ somewhere in `range` of member space.
     pub(crate) fn needs_resync(&self, range: &Range<u64>) -> bool {
-        self.resyncing.load(Ordering::Acquire) && self.state().intent.needs_resync(range)
+        self.core.resyncing.load(Ordering::Acquire) && self.state().intent.needs_resync(range)
     }
 
     /// Why a request is refused, if it is.
     pub(crate) fn refusal(&self) -> Option<weft_block::Error> {
-        if !self.refusing.load(Ordering::Acquire) {
-            return None;
-        }
-        self.state().refusal(&self.name)
+        self.core.refusal(&self.name)
     }
 
     /// Takes a member out of service that nothing is read from; whoever sent it a change tells the others.
     pub(crate) fn fail_aside(&self, id: MemberId, why: &str) {
         let failed = self.state().fail(&self.geometry, &self.name, id, why);
         if failed {
-            self.unrecorded.store(true, Ordering::Release);
+            self.core.unrecorded.store(true, Ordering::Release);
             self.changed();
         }
     }
@@ -161,19 +142,10 @@ impl Array {
             geometry,
             superblock,
             info,
-            resyncing: AtomicBool::new(state.intent.resync_count() > 0),
-            state: Mutex::new(state),
-            meta: futures_util::lock::Mutex::new(meta),
             locks: Arc::default(),
             log,
-            generation: AtomicU64::new(0),
-            refusing: AtomicBool::new(false),
-            unrecorded: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
-            most_read_errors: AtomicU32::new(errors::MOST_READ_ERRORS),
             bitmap_bytes: bitmap_bytes as u64,
-            #[cfg(test)]
-            skip_resync: AtomicBool::new(false),
+            core: Arc::new(Core::new(state, meta)),
         };
         Self {
             shared: Arc::new(shared),
@@ -187,7 +159,7 @@ impl Array {
 
     /// Requests that its queues have taken so far: whoever drives resync and rebuild sees by it whether others are there.
     pub fn requests(&self) -> u64 {
-        self.shared.requests.load(Ordering::Relaxed)
+        self.shared.core.requests.load(Ordering::Relaxed)
     }
 
     /// Where its bytes lie.

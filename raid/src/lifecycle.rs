@@ -101,7 +101,7 @@ impl Array {
         }
         let (path, array) = (path.to_owned(), self.clone());
         self.control(spawner, move |lane| async move {
-            let mut meta = array.shared.meta.lock().await;
+            let mut meta = array.shared.core.meta.lock().await;
             let dirt = {
                 let mut state = array.shared.state();
                 let dirt = state.dirt;
@@ -128,7 +128,7 @@ impl Array {
         let path = path.to_owned();
         let array = self.clone();
         self.control(spawner, move |lane| async move {
-            let mut meta = array.shared.meta.lock().await;
+            let mut meta = array.shared.core.meta.lock().await;
             let dirt = {
                 let mut state = array.shared.state();
                 let index = state.members.iter().position(|member| member.path == path);
@@ -184,7 +184,7 @@ impl Array {
             {
                 return Ok(true);
             }
-            let mut meta = array.shared.meta.lock().await;
+            let mut meta = array.shared.core.meta.lock().await;
             array.join(&lane, &mut meta, member, uuid, &own).await?;
             drop(meta);
             lane.enlist_spares().await?;
@@ -229,7 +229,7 @@ impl Array {
             return Ok(false);
         };
         let slot = u32::from(slot);
-        let mut meta = shared.meta.lock().await;
+        let mut meta = shared.core.meta.lock().await;
         let remembers = meta.bitmap.as_ref().is_some_and(|image| {
             image.head().events_cleared <= own.events && own.events <= meta.events
         });
@@ -358,7 +358,7 @@ impl Array {
         self.shared.changed();
         let read_only = weft_block::BlockDevice::info(self).read_only;
         self.control(spawner, move |lane| async move {
-            lane.drained().await;
+            lane.shared.core.drained().await;
             if failed || read_only {
                 return Ok(());
             }

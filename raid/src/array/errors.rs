@@ -43,7 +43,10 @@ impl Array {
     /// How many pages of a member may have to be mended within an hour (20 unless this is called). One with more is
     /// replaced by a spare, or failed if there is none and the array can do without it.
     pub fn set_most_read_errors(&self, most: u32) {
-        self.shared.most_read_errors.store(most, Ordering::Relaxed);
+        self.shared
+            .core
+            .most_read_errors
+            .store(most, Ordering::Relaxed);
     }
 }
 
@@ -64,7 +67,7 @@ impl Lane {
                 self.fail_members(vec![(id, error)]).await
             }
             Worn::Replace { slot, spare } => {
-                let mut meta = self.shared.meta.lock().await;
+                let mut meta = self.shared.core.meta.lock().await;
                 let is_free = {
                     let state = self.shared.state();
                     let duty = state.member(spare).map(|member| &member.duty);
@@ -93,7 +96,7 @@ impl Lane {
         };
         let (slot, path) = (*slot, path.clone());
         let doubtful = !state.is_whole(geometry) || state.intent.resync_count() > 0;
-        let few = count <= self.shared.most_read_errors.load(Ordering::Relaxed);
+        let few = count <= self.shared.core.most_read_errors.load(Ordering::Relaxed);
         if few || doubtful || state.replacement(slot).is_some() {
             return Worn::No;
         }

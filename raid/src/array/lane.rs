@@ -157,7 +157,7 @@ impl Lane {
 
     /// The slots as they are now.
     pub(crate) fn route(&self) -> Rc<Route> {
-        let generation = self.shared.generation.load(Ordering::Acquire);
+        let generation = self.shared.core.generation.load(Ordering::Acquire);
         let current = Rc::clone(&self.route.borrow());
         if current.generation == generation {
             return current;
@@ -170,7 +170,7 @@ impl Lane {
     fn build_route(&self) -> Route {
         let state = self.shared.state();
         // Read under the lock that every change is made under.
-        let generation = self.shared.generation.load(Ordering::Acquire);
+        let generation = self.shared.core.generation.load(Ordering::Acquire);
         let slots = self.shared.geometry.members();
         let mut found: SmallVec<[Option<_>; 8]> = SmallVec::new();
         let parts = |member: &Member| {

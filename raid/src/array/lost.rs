@@ -19,7 +19,7 @@ impl Lane {
     /// Whoever marks a block names all blocks that are lost with it: when a power cut tears the log of one member,
     /// what it may not hold is known from the logs of the others.
     pub(crate) async fn mark_lost(&self, lost: &[(MemberId, Range<u64>)]) -> Result<bool> {
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         let changes: Option<Vec<_>> = {
             let state = self.shared.state();
             let change = |(id, range): &(MemberId, Range<u64>)| {
@@ -43,7 +43,7 @@ impl Lane {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         // Below a mark may lie what was there long ago: it goes only once what was written is there for good.
         let flushes = ids
             .iter()

@@ -82,7 +82,7 @@ impl Due {
 impl Lane {
     /// Waits until a write to `range` of member space may be sent: the array is dirty on disk and the bits are set.
     pub(crate) async fn record(&self, range: &std::ops::Range<u64>) -> Result<()> {
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         let (dirty, recorded) = {
             let state = self.shared.state();
             if let Some(refusal) = state.refusal(&self.shared.name) {
@@ -179,7 +179,7 @@ impl Lane {
                 passes = 2;
             }
         }
-        self.shared.unrecorded.store(false, Ordering::Release);
+        self.shared.core.unrecorded.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -269,7 +269,7 @@ impl Lane {
                 if state.fail(&shared.geometry, &shared.name, id, &error.sentence()) {
                     // It may lose what it has not flushed: every bit that is set now is kept for it.
                     state.intent.missed_recorded();
-                    shared.unrecorded.store(true, Ordering::Release);
+                    shared.core.unrecorded.store(true, Ordering::Release);
                 }
                 needed
             };
@@ -303,10 +303,10 @@ impl Lane {
     /// # Errors
     /// If the data is lost without one of them: nothing is acknowledged then.
     pub(crate) async fn fail_members(&self, failed: Vec<(MemberId, Error)>) -> Result<()> {
-        if failed.is_empty() && !self.shared.unrecorded.load(Ordering::Acquire) {
+        if failed.is_empty() && !self.shared.core.unrecorded.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         let news = {
             let state = self.shared.state();
             let live = |id: MemberId| state.member(id).is_some_and(|member| member.duty.is_live());
@@ -316,7 +316,7 @@ impl Lane {
                 .collect::<Vec<_>>()
         };
         // Who failed them before may not have got to tell the others.
-        if news.is_empty() && !self.shared.unrecorded.load(Ordering::Acquire) {
+        if news.is_empty() && !self.shared.core.unrecorded.load(Ordering::Acquire) {
             return Ok(());
         }
         self.take_out(news)?;
@@ -376,7 +376,7 @@ impl Lane {
     /// The first thing a started array writes: every copy of the bitmap the same, and superblocks that say who takes
     /// part. Whoever does not is not current any more.
     pub(crate) async fn publish_start(&self, bitmap: bool, torn_logs: &[MemberId]) -> Result<()> {
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         self.write_logs(&mut meta, torn_logs).await?;
         if let (true, Some(image)) = (bitmap, &meta.bitmap) {
             // Its events may be those of a bitmap that was read: never ahead of what is written next.
@@ -402,7 +402,7 @@ impl Lane {
         if !clearable && !idle {
             return Ok(());
         }
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         if self.shared.state().refusal(&self.shared.name).is_some() {
             return Ok(());
         }
@@ -440,7 +440,7 @@ impl Lane {
         if self.shared.geometry.level() == Level::Raid0 {
             return Ok(());
         }
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         self.clear_bits(&mut meta, true).await?;
         self.shared.state().dirt = Dirt::Clean;
         self.come_to_rest(&mut meta).await

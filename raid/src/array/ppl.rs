@@ -192,7 +192,7 @@ impl Lane {
     async fn lead(&self, log: &Log, mut leading: Leading) -> Result<Option<Change>> {
         // Others that are ready now come along.
         yield_now().await;
-        let doubtful = log.state().lost || self.shared.resyncing.load(Ordering::Acquire);
+        let doubtful = log.state().lost || self.shared.core.resyncing.load(Ordering::Acquire);
         if doubtful {
             self.write_empty(log, Empty::Off).await?;
         } else {

@@ -8,9 +8,9 @@ use weft_block::{
     BlockQueue, Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result,
 };
 
+use super::InFlight;
 use super::copies::Balance;
 use super::state::MemberId;
-use super::writing::InFlight;
 use super::{Lane, rows, stripes};
 use crate::geometry::Shape;
 
@@ -32,7 +32,7 @@ impl Queue {
 impl BlockQueue for Queue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
         let shared = &self.lane.shared;
-        shared.requests.fetch_add(1, Ordering::Relaxed);
+        shared.core.requests.fetch_add(1, Ordering::Relaxed);
         let refusal = request.check(&shared.info).err();
         if let Some(refusal) = refusal.or_else(|| shared.refusal()) {
             return ready(request.failed(refusal));
@@ -77,7 +77,7 @@ impl Lane {
     {
         let (sender, receiver) = oneshot::channel();
         let lane = Rc::clone(self);
-        let in_flight = InFlight::new(&self.shared);
+        let in_flight = InFlight::new(&self.shared.core);
         self.spawner.spawn(Box::pin(async move {
             let completion = steps(lane, request).await;
             drop(in_flight);

@@ -151,8 +151,6 @@ pub(crate) struct State {
     pub(crate) scrubbing: Option<Scrubbing>,
     /// The superblocks do not know yet that a resync is done.
     pub(crate) unsettled: bool,
-    /// Work of several steps that is under way.
-    pub(crate) in_flight: u64,
     /// Writes that are under way.
     pub(crate) writing: u64,
     /// Writes since the last tick.
@@ -181,7 +179,6 @@ impl State {
             resync_total: 0,
             scrubbing: None,
             unsettled: false,
-            in_flight: 0,
             writing: 0,
             written: false,
             drained: Vec::new(),

@@ -15,7 +15,7 @@ use weft_block::{Result, Spawner};
 pub(crate) use scrub::Scrubbing;
 pub use scrub::{Mismatch, Scrub, ScrubReport};
 
-use super::writing::InFlight;
+use super::InFlight;
 use super::{Array, Lane, State, done_bytes};
 use crate::geometry::{Geometry, Shape};
 
@@ -145,13 +145,14 @@ impl Syncer {
         let lane = Rc::clone(&self.lane);
         let most = most.clamp(64 << 10, STEP) / 4096 * 4096;
         Lane::to_the_end(&self.spawner, async move {
-            let _in_flight = InFlight::new(&lane.shared);
+            let _in_flight = InFlight::new(&lane.shared.core);
             if let Some(refusal) = lane.shared.refusal() {
                 return Err(refusal);
             }
             #[cfg(test)]
             if lane
                 .shared
+                .core
                 .skip_resync
                 .load(std::sync::atomic::Ordering::Relaxed)
             {

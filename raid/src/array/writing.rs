@@ -3,39 +3,11 @@
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::Poll;
 
 use weft_block::Result;
 
+use super::InFlight;
 use super::{Dirt, Lane, Shared};
-
-/// Holds the array from stopping. Dropped when the work is done.
-pub(crate) struct InFlight {
-    shared: Arc<Shared>,
-}
-
-impl InFlight {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        shared.state().in_flight += 1;
-        Self {
-            shared: Arc::clone(shared),
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let drained = {
-            let mut state = self.shared.state();
-            state.in_flight -= 1;
-            match state.in_flight {
-                0 => std::mem::take(&mut state.drained),
-                _ => Vec::new(),
-            }
-        };
-        drained.into_iter().for_each(std::task::Waker::wake);
-    }
-}
 
 /// A write to a range of member space. If it is dropped before [`done`](Self::done), its executor has ended: nobody
 /// knows what was written, and the range awaits a resync.
@@ -43,7 +15,8 @@ pub(crate) struct Writing {
     range: Range<u64>,
     done: Cell<bool>,
     missed: Cell<bool>,
-    in_flight: InFlight,
+    shared: Arc<Shared>,
+    _in_flight: InFlight,
 }
 
 impl Writing {
@@ -60,7 +33,7 @@ impl Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        let shared = &self.in_flight.shared;
+        let shared = &self.shared;
         let mut state = shared.state();
         // A member that took the write and was failed since has missed it all the same.
         let missed = self.missed.get() || !state.is_whole(&shared.geometry);
@@ -79,7 +52,7 @@ impl Lane {
     /// # Errors
     /// If the array takes no requests, or its metadata cannot be written: then nothing was written.
     pub(crate) async fn begin(&self, range: Range<u64>) -> Result<Writing> {
-        let in_flight = InFlight::new(&self.shared);
+        let in_flight = InFlight::new(&self.shared.core);
         let ready = {
             let mut state = self.shared.state();
             if let Some(refusal) = state.refusal(&self.shared.name) {
@@ -93,7 +66,8 @@ impl Lane {
             range,
             done: Cell::new(false),
             missed: Cell::new(false),
-            in_flight,
+            shared: Arc::clone(&self.shared),
+            _in_flight: in_flight,
         };
         if !ready {
             let recorded = self.record(&writing.range).await;
@@ -104,18 +78,5 @@ impl Lane {
             recorded?;
         }
         Ok(writing)
-    }
-
-    /// Waits until nothing is in flight on any queue.
-    pub(crate) async fn drained(&self) {
-        std::future::poll_fn(|context| {
-            let mut state = self.shared.state();
-            if state.in_flight == 0 {
-                return Poll::Ready(());
-            }
-            state.drained.push(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
     }
 }

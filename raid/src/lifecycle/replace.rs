@@ -26,7 +26,7 @@ impl Array {
         self.check_new(&member)?;
         let (array, old, own) = (self.clone(), old.to_owned(), Rc::clone(spawner));
         self.control(spawner, move |lane| async move {
-            let mut meta = array.shared.meta.lock().await;
+            let mut meta = array.shared.core.meta.lock().await;
             let slot = array.replaceable(&old)?;
             let path = member.path.clone();
             array.join(&lane, &mut meta, member, uuid, &own).await?;
@@ -43,7 +43,7 @@ impl Array {
     pub async fn replace_by_spare(&self, old: &str, spare: &str, spawner: &Spawner) -> Result<()> {
         let (array, old, spare) = (self.clone(), old.to_owned(), spare.to_owned());
         self.control(spawner, move |lane| async move {
-            let mut meta = array.shared.meta.lock().await;
+            let mut meta = array.shared.core.meta.lock().await;
             let (slot, id) = (array.replaceable(&old)?, array.spare(&spare)?);
             lane.replace(&mut meta, slot, id).await
         })

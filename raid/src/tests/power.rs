@@ -509,7 +509,7 @@ fn objects(seed: u64, resync: bool) -> bool {
         return false;
     };
     let skip = std::sync::atomic::Ordering::Relaxed;
-    array.shared.skip_resync.store(!resync, skip);
+    array.shared.core.skip_resync.store(!resync, skip);
     let spawner = life.executor.spawner();
     let queue = world
         .oracle

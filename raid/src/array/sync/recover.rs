@@ -36,7 +36,7 @@ impl Lane {
         if self.shared.geometry.tolerates() == 0 || wanted(self).is_none() {
             return Ok(());
         }
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         let Some((slot, id)) = wanted(self) else {
             return Ok(());
         };
@@ -331,7 +331,7 @@ impl Lane {
         if let Err(error) = self.queue(id).submit(Request::flush()).await.result {
             return self.fail_members(vec![(id, error)]).await;
         }
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         let dirt = {
             let mut state = self.shared.state();
             if let Some(recorded) = state
@@ -360,7 +360,7 @@ impl Lane {
             true => Some(self.shared.locks.exclusive(0..u64::MAX).await),
             false => None,
         };
-        let mut meta = self.shared.meta.lock().await;
+        let mut meta = self.shared.core.meta.lock().await;
         let dirt = {
             let mut state = self.shared.state();
             let size = self.shared.geometry.member_size();
