@@ -23,8 +23,8 @@ mod units;
 mod writing;
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_block::{BlockDevice, BlockQueue, Info, Result, SECTOR, Spawner};
 
@@ -45,7 +45,10 @@ use crate::superblock::Superblock;
 /// A running array: a block device over its members. Clones are the same array.
 #[derive(Clone)]
 pub struct Array {
-    pub(crate) shared: Arc<Shared>,
+    name: Arc<str>,
+    pub(crate) core: Arc<Core>,
+    /// The shape that it has now.
+    current: Arc<Mutex<Arc<Shared>>>,
 }
 
 /// An array in one shape, as all threads see it. When the shape changes it is retired and another takes its place.
@@ -61,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) locks: Arc<RangeLocks>,
     /// The partial parity log, if the array has one.
     log: Option<ppl::Log>,
+    /// It takes no requests: another shape takes its place, or has.
+    closed: AtomicBool,
     /// The bitmap's image in bytes, to know what space is unused.
     bitmap_bytes: u64,
 }
@@ -73,6 +78,11 @@ impl Shared {
     /// The members or the run state have changed: queues look again.
     pub(crate) fn changed(&self) {
         self.core.changed();
+    }
+
+    /// Whether another shape takes this one's place, or has.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// The chunks that await a resync have changed.
@@ -136,35 +146,50 @@ impl Array {
             state.members.iter().map(|member| &member.superblock),
         );
         let bitmap_bytes = meta.bitmap.as_ref().map_or(0, |image| image.bytes().len());
+        let core = Arc::new(Core::new(state, meta));
         let shared = Shared {
             block: info.logical_block as usize,
-            name,
+            name: name.clone(),
             geometry,
             superblock,
             info,
             locks: Arc::default(),
             log,
+            closed: AtomicBool::new(false),
             bitmap_bytes: bitmap_bytes as u64,
-            core: Arc::new(Core::new(state, meta)),
+            core: Arc::clone(&core),
         };
         Self {
-            shared: Arc::new(shared),
+            name: name.into(),
+            core,
+            current: Arc::new(Mutex::new(Arc::new(shared))),
         }
+    }
+
+    /// The shape that it has now.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current)
+    }
+
+    /// Why a request is refused, if it is.
+    pub(crate) fn refusal(&self) -> Option<weft_block::Error> {
+        self.core.refusal(&self.name)
     }
 
     /// The array's name, as messages use it.
     pub fn name(&self) -> &str {
-        &self.shared.name
+        &self.name
     }
 
     /// Requests that its queues have taken so far: whoever drives resync and rebuild sees by it whether others are there.
     pub fn requests(&self) -> u64 {
-        self.shared.core.requests.load(Ordering::Relaxed)
+        self.core.requests.load(Ordering::Relaxed)
     }
 
-    /// Where its bytes lie.
-    pub fn geometry(&self) -> &Geometry {
-        &self.shared.geometry
+    /// Where its bytes lie now.
+    pub fn geometry(&self) -> Geometry {
+        self.shared().geometry.clone()
     }
 }
 
@@ -190,20 +215,19 @@ fn info(geometry: &Geometry, members: &[Member]) -> Info {
 
 impl BlockDevice for Array {
     fn info(&self) -> Info {
-        self.shared.info.clone()
+        self.shared().info.clone()
     }
 
     fn open(&self, spawner: &Spawner) -> Result<Box<dyn BlockQueue>> {
-        if let Some(refusal) = self.shared.refusal() {
+        if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        let lane = Lane::open(&self.shared, spawner)?;
-        Ok(Box::new(queue::Queue::new(lane)))
+        Ok(Box::new(queue::Queue::open(self, spawner)?))
     }
 
     /// One fewer than the member with the fewest has: control operations need one of their own.
     fn max_queues(&self) -> usize {
-        let state = self.shared.state();
+        let state = self.core.state();
         let fewest = state
             .members
             .iter()

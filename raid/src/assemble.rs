@@ -59,7 +59,7 @@ pub async fn assemble(
     let changed = array.guess_lost(&torn_logs) || changed;
     let dirty = freshest.resync_offset != CLEAN;
     let read_only = array
-        .shared
+        .core
         .state()
         .members
         .iter()
@@ -68,7 +68,7 @@ pub async fn assemble(
     if (changed || logs) && freshest.level != Level::Raid0 && !read_only {
         let (started, own, force) = (array.clone(), Rc::clone(spawner), options.force);
         Lane::to_the_end(spawner, async move {
-            let lane = Lane::open(&started.shared, &own)?;
+            let lane = Lane::open(&started.shared(), &own)?;
             if dirty {
                 started.recover_by_log(&lane, force).await?;
             }

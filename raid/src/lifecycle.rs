@@ -15,7 +15,7 @@ use crate::level::Level;
 use crate::superblock::{Features, MOST_ROLES, Role, Superblock, Timestamp, WRITE_MOSTLY};
 
 impl Array {
-    /// Runs a control operation to its end, with a lane of its own, whoever waits for it.
+    /// Runs a control operation to its end, with a lane of its own, whoever waits for it, and after those before it.
     async fn control<T: 'static, F>(
         &self,
         spawner: &Spawner,
@@ -24,16 +24,17 @@ impl Array {
     where
         F: Future<Output = Result<T>> + 'static,
     {
-        let (shared, own) = (std::sync::Arc::clone(&self.shared), Rc::clone(spawner));
+        let (array, own) = (self.clone(), Rc::clone(spawner));
         Lane::to_the_end(spawner, async move {
-            let lane = Lane::open(&shared, &own)?;
+            let _alone = array.core.control.lock().await;
+            let lane = Lane::open(&array.shared(), &own)?;
             work(lane).await
         })
         .await
     }
 
     fn invalid<T>(&self, why: &str) -> Result<T> {
-        let why = format!("array {}: {why}", self.shared.name);
+        let why = format!("array {}: {why}", self.shared().name);
         Err(Error::new(ErrorKind::Invalid, why))
     }
 
@@ -44,10 +45,10 @@ impl Array {
     /// # Errors
     /// If the members that are needed cannot be written.
     pub async fn tick(&self, now: Timestamp, spawner: &Spawner) -> Result<()> {
-        self.shared.state().now = now;
-        let due = Due::now(&self.shared);
-        let idle = due.is_nothing() || self.shared.geometry.level() == Level::Raid0;
-        if idle || self.shared.refusal().is_some() {
+        self.core.state().now = now;
+        let due = Due::now(&self.shared());
+        let idle = due.is_nothing() || self.shared().geometry.level() == Level::Raid0;
+        if idle || self.refusal().is_some() {
             return Ok(());
         }
         self.control(spawner, move |lane| async move { lane.rest(due).await })
@@ -60,13 +61,13 @@ impl Array {
     /// `Invalid` if there is no such member, it is out already, or the array cannot do without it.
     pub async fn fail(&self, path: &str, spawner: &Spawner) -> Result<()> {
         let id = {
-            let state = self.shared.state();
+            let state = self.core.state();
             let Some(member) = state.members.iter().find(|member| member.path == path) else {
                 drop(state);
                 return self.invalid(&format!("{path} is not a member"));
             };
             let (id, faulty) = (member.id, !member.duty.is_live());
-            let needed = state.is_needed(&self.shared.geometry, id);
+            let needed = state.is_needed(&self.shared().geometry, id);
             drop(state);
             if faulty {
                 return self.invalid(&format!("{path} has failed already"));
@@ -96,14 +97,14 @@ impl Array {
         write_mostly: bool,
         spawner: &Spawner,
     ) -> Result<()> {
-        if !matches!(self.shared.geometry.level(), Level::Raid1 | Level::Raid10) {
+        if !matches!(self.shared().geometry.level(), Level::Raid1 | Level::Raid10) {
             return self.invalid("only RAID-1 and RAID-10 have copies to choose from");
         }
         let (path, array) = (path.to_owned(), self.clone());
         self.control(spawner, move |lane| async move {
-            let mut meta = array.shared.core.meta.lock().await;
+            let mut meta = array.core.meta.lock().await;
             let dirt = {
-                let mut state = array.shared.state();
+                let mut state = array.core.state();
                 let dirt = state.dirt;
                 let mut members = state.members.iter_mut();
                 let Some(member) = members.find(|member| member.path == path) else {
@@ -114,7 +115,7 @@ impl Array {
                 member.superblock.devflags = flags | if write_mostly { WRITE_MOSTLY } else { 0 };
                 dirt
             };
-            array.shared.changed();
+            array.core.changed();
             lane.write_superblocks(&mut meta, dirt, Step::One).await
         })
         .await
@@ -128,9 +129,9 @@ impl Array {
         let path = path.to_owned();
         let array = self.clone();
         self.control(spawner, move |lane| async move {
-            let mut meta = array.shared.core.meta.lock().await;
+            let mut meta = array.core.meta.lock().await;
             let dirt = {
-                let mut state = array.shared.state();
+                let mut state = array.core.state();
                 let index = state.members.iter().position(|member| member.path == path);
                 let Some(index) = index else {
                     drop(state);
@@ -147,8 +148,8 @@ impl Array {
                 }
                 state.dirt
             };
-            array.shared.changed();
-            if array.shared.refusal().is_some() {
+            array.core.changed();
+            if array.refusal().is_some() {
                 return Ok(());
             }
             lane.write_superblocks(&mut meta, dirt, Step::One).await
@@ -168,10 +169,10 @@ impl Array {
         uuid: [u8; 16],
         spawner: &Spawner,
     ) -> Result<bool> {
-        if self.shared.geometry.tolerates() == 0 {
+        if self.shared().geometry.tolerates() == 0 {
             return self.invalid("a RAID-0 array takes no more members");
         }
-        if let Some(refusal) = self.shared.refusal() {
+        if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
         self.check_new(&member)?;
@@ -184,7 +185,7 @@ impl Array {
             {
                 return Ok(true);
             }
-            let mut meta = array.shared.core.meta.lock().await;
+            let mut meta = array.core.meta.lock().await;
             array.join(&lane, &mut meta, member, uuid, &own).await?;
             drop(meta);
             lane.enlist_spares().await?;
@@ -196,12 +197,12 @@ impl Array {
     fn check_new(&self, member: &MemberDevice) -> Result<()> {
         let info = member.device.info();
         let path = &member.path;
-        if info.read_only || info.logical_block as usize > self.shared.block {
+        if info.read_only || info.logical_block as usize > self.shared().block {
             return self.invalid(&format!(
                 "{path} is read-only or has larger blocks than the array"
             ));
         }
-        let mut state = self.shared.state();
+        let mut state = self.core.state();
         // A failed member that comes back under its name makes room for itself.
         let returns = |known: &Member| known.path == *path && !known.duty.is_live();
         state.members.retain(|known| !returns(known));
@@ -224,7 +225,7 @@ impl Array {
         examined: &Examined,
     ) -> Result<bool> {
         let own = &examined.superblock;
-        let shared = &self.shared;
+        let shared = &self.shared();
         let Role::Active(slot) = own.role() else {
             return Ok(false);
         };
@@ -277,7 +278,7 @@ impl Array {
     ) -> Result<()> {
         let head = meta.bitmap.as_ref().map(|image| image.head());
         let device = member.device.info().size / SECTOR;
-        let template = &self.shared.superblock;
+        let template = &self.shared().superblock;
         let (offset, size) = (template.data_offset, template.size);
         let Some(layout) = Layout::joining(device, offset, size, head, template.ppl()) else {
             let needs = (template.data_offset + template.size) * SECTOR;
@@ -309,7 +310,7 @@ impl Array {
             bad_block_log_torn: false,
         };
         let dirt = {
-            let mut state = self.shared.state();
+            let mut state = self.core.state();
             let id = state.next_id;
             state.next_id += 1;
             state
@@ -317,13 +318,13 @@ impl Array {
                 .push(new_member(id, member, &examined, Duty::Spare));
             state.dirt
         };
-        self.shared.changed();
+        self.core.changed();
         lane.write_superblocks(meta, dirt, Step::One).await
     }
 
     /// A device number that nobody has; the table of roles grows if it must.
     fn free_number(&self) -> Option<u32> {
-        let mut state = self.shared.state();
+        let mut state = self.core.state();
         let taken = |number: usize| {
             let mut members = state.members.iter();
             members.any(|member| member.superblock.dev_number as usize == number)
@@ -347,7 +348,7 @@ impl Array {
     /// If the superblocks cannot be written; the array is stopped all the same, and its next start resyncs.
     pub async fn stop(&self, spawner: &Spawner) -> Result<()> {
         let failed = {
-            let mut state = self.shared.state();
+            let mut state = self.core.state();
             match state.run {
                 Run::Stopped => return Ok(()),
                 Run::Running => state.run = Run::Stopped,
@@ -355,7 +356,7 @@ impl Array {
             }
             state.run != Run::Stopped
         };
-        self.shared.changed();
+        self.core.changed();
         let read_only = weft_block::BlockDevice::info(self).read_only;
         self.control(spawner, move |lane| async move {
             lane.shared.core.drained().await;

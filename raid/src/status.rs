@@ -123,7 +123,7 @@ pub struct Status {
 impl Array {
     /// The array's state now.
     pub fn status(&self) -> Status {
-        let shared = &self.shared;
+        let shared = &self.shared();
         let state = shared.state();
         let geometry = &shared.geometry;
         let superblock = &shared.superblock;

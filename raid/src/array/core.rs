@@ -104,6 +104,41 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Keeps requests waiting that go by [`opened`](Self::opened), until the answer is dropped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Held {
+        self.state().held = true;
+        Held(Arc::clone(self))
+    }
+
+    /// Waits until nobody keeps requests waiting.
+    pub(crate) async fn opened(&self) {
+        std::future::poll_fn(|context| {
+            let mut state = self.state();
+            if !state.held {
+                return Poll::Ready(());
+            }
+            state.waiting.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Keeps requests waiting.
+pub(crate) struct Held(Arc<Core>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut state = self.0.state();
+            state.held = false;
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.into_iter().for_each(std::task::Waker::wake);
+    }
+}
+
 /// Holds the array from stopping and from changing its shape. Dropped when the work is done.
 pub(crate) struct InFlight(Arc<Core>);
 

@@ -43,10 +43,7 @@ impl Array {
     /// How many pages of a member may have to be mended within an hour (20 unless this is called). One with more is
     /// replaced by a spare, or failed if there is none and the array can do without it.
     pub fn set_most_read_errors(&self, most: u32) {
-        self.shared
-            .core
-            .most_read_errors
-            .store(most, Ordering::Relaxed);
+        self.core.most_read_errors.store(most, Ordering::Relaxed);
     }
 }
 

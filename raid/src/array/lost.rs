@@ -120,7 +120,7 @@ impl Array {
     /// What members whose logs were torn may not hold: what belongs to what the others do not hold, for where a block is
     /// lost, the parity or the copies that cannot be trusted without it are marked with it. Whether there are such members.
     pub(crate) fn guess_lost(&self, torn_logs: &[MemberId]) -> bool {
-        let mut state = self.shared.state();
+        let mut state = self.core.state();
         let known: Vec<(u32, Range<u64>)> = state
             .members
             .iter()
@@ -146,7 +146,7 @@ impl Array {
 
     /// The ranges of slot `own` that go with a range of `slot`: the same one, but for the copies of RAID-10.
     fn belonging_to(&self, slot: u32, range: &Range<u64>, own: u32) -> Vec<Range<u64>> {
-        let geometry = &self.shared.geometry;
+        let geometry = &self.shared().geometry;
         let Shape::Copies(copies) = geometry.shape() else {
             return vec![range.clone()];
         };

@@ -356,7 +356,8 @@ impl Lane {
 impl super::Array {
     /// Whether the log is written, which it otherwise seems to be.
     pub(crate) fn log_changes(&self, logged: bool) {
-        let log = self.shared.log.as_ref().expect("it has one");
+        let shared = self.shared();
+        let log = shared.log.as_ref().expect("it has one");
         log.skip.store(!logged, Ordering::Relaxed);
     }
 }

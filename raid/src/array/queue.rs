@@ -1,38 +1,67 @@
 //! The queue of an array: which way a request goes.
 
+use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use futures_channel::oneshot;
 use weft_block::{
-    BlockQueue, Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result,
+    BlockQueue, Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result, Spawner,
 };
 
 use super::InFlight;
 use super::copies::Balance;
 use super::state::MemberId;
-use super::{Lane, rows, stripes};
+use super::{Array, Lane, rows, stripes};
 use crate::geometry::Shape;
 
 /// A queue of an array.
 pub(crate) struct Queue {
-    lane: Rc<Lane>,
+    side: Rc<Side>,
+}
+
+/// What a queue and the requests that went round it share.
+struct Side {
+    array: Array,
+    spawner: Spawner,
+    lane: RefCell<Rc<Lane>>,
     balance: Rc<Balance>,
 }
 
 impl Queue {
-    pub(crate) fn new(lane: Rc<Lane>) -> Self {
-        Self {
-            lane,
-            balance: Rc::default(),
-        }
+    /// # Errors
+    /// As [`Lane::open`].
+    pub(crate) fn open(array: &Array, spawner: &Spawner) -> Result<Self> {
+        let lane = Lane::open(&array.shared(), spawner)?;
+        Ok(Self {
+            side: Rc::new(Side {
+                array: array.clone(),
+                spawner: Rc::clone(spawner),
+                lane: RefCell::new(lane),
+                balance: Rc::default(),
+            }),
+        })
     }
 }
 
 impl BlockQueue for Queue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
-        let shared = &self.lane.shared;
-        shared.core.requests.fetch_add(1, Ordering::Relaxed);
+        let lane = Rc::clone(&self.side.lane.borrow());
+        lane.shared.core.requests.fetch_add(1, Ordering::Relaxed);
+        match Passing::begin(&lane) {
+            Some(passing) => Box::pin(passing.along(self.side.submit(&lane, request))),
+            None => self.side.detour(request),
+        }
+    }
+}
+
+impl Side {
+    /// Sends a request the way that the shape of the lane gives.
+    fn submit(&self, lane: &Rc<Lane>, request: Request) -> LocalBoxFuture<'static, Completion> {
+        let shared = &lane.shared;
         let refusal = request.check(&shared.info).err();
         if let Some(refusal) = refusal.or_else(|| shared.refusal()) {
             return ready(request.failed(refusal));
@@ -41,16 +70,118 @@ impl BlockQueue for Queue {
             return ready(request.done());
         }
         match (shared.geometry.shape(), request.op) {
-            (_, Op::Flush) => self.lane.spawn(request, Lane::flush),
-            (Shape::Stripes(_), _) => stripes::submit(&self.lane, request),
-            (Shape::Mirror | Shape::Copies(_), Op::Read) => self.balance.read(&self.lane, request),
-            (Shape::Mirror | Shape::Copies(_), _) => self.lane.spawn(request, Lane::copies_change),
-            (Shape::Parity(_), Op::Read) => rows::read(&self.lane, request),
+            (_, Op::Flush) => lane.spawn(request, Lane::flush),
+            (Shape::Stripes(_), _) => stripes::submit(lane, request),
+            (Shape::Mirror | Shape::Copies(_), Op::Read) => self.balance.read(lane, request),
+            (Shape::Mirror | Shape::Copies(_), _) => lane.spawn(request, Lane::copies_change),
+            (Shape::Parity(_), Op::Read) => rows::read(lane, request),
             // A hint; a row that was discarded on some members only would not agree with its parity.
             (Shape::Parity(_), Op::Discard) => ready(request.done()),
-            (Shape::Parity(_), _) => self.lane.spawn(request, Lane::rows_write),
+            (Shape::Parity(_), _) => lane.spawn(request, Lane::rows_write),
         }
     }
+}
+
+/// A request that is under way: it counts until what was sent for it has ended, whoever waits for it.
+struct Passing {
+    lane: Rc<Lane>,
+    sent: Option<LocalBoxFuture<'static, Completion>>,
+}
+
+impl Passing {
+    /// Begins one, unless the lane's shape takes none.
+    fn begin(lane: &Rc<Lane>) -> Option<Self> {
+        lane.shared.core.enter();
+        let passing = Self {
+            lane: Rc::clone(lane),
+            sent: None,
+        };
+        // Looked at after it counts: who closes the way waits for those that count.
+        (!lane.shared.is_closed()).then_some(passing)
+    }
+
+    fn along(mut self, sent: LocalBoxFuture<'static, Completion>) -> Self {
+        self.sent = Some(sent);
+        self
+    }
+}
+
+impl Future for Passing {
+    type Output = Completion;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
+        let Some(sent) = self.sent.as_mut() else {
+            return Poll::Pending;
+        };
+        let polled = sent.as_mut().poll(context);
+        if polled.is_ready() {
+            self.sent = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        let lane = Rc::clone(&self.lane);
+        match self.sent.take() {
+            None => lane.shared.core.leave(),
+            // Nobody waits for it any more, but it goes on.
+            Some(sent) => {
+                let spawner = Rc::clone(&lane.spawner);
+                spawner.spawn(Box::pin(async move {
+                    drop(sent.await);
+                    lane.shared.core.leave();
+                }));
+            }
+        }
+    }
+}
+
+impl Side {
+    /// The way round for a request that came while the shape changes: it waits until that is done.
+    fn detour(self: &Rc<Self>, request: Request) -> LocalBoxFuture<'static, Completion> {
+        let (sender, receiver) = oneshot::channel();
+        let side = Rc::clone(self);
+        self.spawner.spawn(Box::pin(async move {
+            // Nobody listens when the submitter has lost interest.
+            let _ = sender.send(side.pass(request).await);
+        }));
+        Box::pin(answered(receiver))
+    }
+
+    async fn pass(&self, request: Request) -> Completion {
+        loop {
+            self.array.core.opened().await;
+            let lane = match self.fresh_lane() {
+                Ok(lane) => lane,
+                Err(error) => return request.failed(error),
+            };
+            if let Some(passing) = Passing::begin(&lane) {
+                return passing.along(self.submit(&lane, request)).await;
+            }
+        }
+    }
+
+    /// A lane of the shape that the array has now.
+    fn fresh_lane(&self) -> Result<Rc<Lane>> {
+        let lane = Rc::clone(&self.lane.borrow());
+        let shared = self.array.shared();
+        if Arc::ptr_eq(&lane.shared, &shared) {
+            return Ok(lane);
+        }
+        let lane = Lane::open(&shared, &self.spawner)?;
+        *self.lane.borrow_mut() = Rc::clone(&lane);
+        Ok(lane)
+    }
+}
+
+/// What a task that runs a request answers.
+async fn answered(receiver: oneshot::Receiver<Completion>) -> Completion {
+    receiver.await.unwrap_or_else(|_| Completion {
+        result: Err(Error::new(ErrorKind::Offline, "the executor has ended")),
+        buffer: IoVec::empty(),
+    })
 }
 
 pub(crate) fn ready(completion: Completion) -> LocalBoxFuture<'static, Completion> {
@@ -84,12 +215,7 @@ impl Lane {
             // Nobody listens when the submitter has lost interest.
             let _ = sender.send(completion);
         }));
-        Box::pin(async move {
-            receiver.await.unwrap_or_else(|_| Completion {
-                result: Err(Error::new(ErrorKind::Offline, "the executor has ended")),
-                buffer: IoVec::empty(),
-            })
-        })
+        Box::pin(answered(receiver))
     }
 
     /// Makes what was written durable on every member; a member that cannot is out before this is answered.

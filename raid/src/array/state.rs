@@ -157,6 +157,10 @@ pub(crate) struct State {
     pub(crate) written: bool,
     /// Wait until nothing is in flight.
     pub(crate) drained: Vec<Waker>,
+    /// Requests wait until the shape has changed.
+    pub(crate) held: bool,
+    /// Wait for that.
+    pub(crate) waiting: Vec<Waker>,
     /// The time for superblocks: what the last control operation said.
     pub(crate) now: Timestamp,
     /// What was found out when it was assembled, in sentences.
@@ -182,6 +186,8 @@ impl State {
             writing: 0,
             written: false,
             drained: Vec::new(),
+            held: false,
+            waiting: Vec::new(),
             now,
             notices: Vec::new(),
             roles: Vec::new(),

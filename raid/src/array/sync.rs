@@ -7,8 +7,10 @@ mod recover;
 mod resync;
 mod scrub;
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use weft_block::{Result, Spawner};
 
@@ -111,14 +113,15 @@ fn scrub_progress(state: &State, geometry: &Geometry) -> Option<Progress> {
 
 /// Drives resync and rebuild of one array from one thread.
 pub struct Syncer {
-    lane: Rc<Lane>,
+    array: Array,
+    lane: RefCell<Rc<Lane>>,
     spawner: Spawner,
 }
 
 impl Array {
     /// What is being made whole, and how far it is.
     pub fn progress(&self) -> Progress {
-        progress(&self.shared.state(), &self.shared.geometry)
+        progress(&self.core.state(), &self.shared().geometry)
     }
 
     /// A driver for resync and rebuild on the calling thread. One array needs one; several do each other's work.
@@ -127,7 +130,8 @@ impl Array {
     /// As opening a queue.
     pub fn syncer(&self, spawner: &Spawner) -> Result<Syncer> {
         Ok(Syncer {
-            lane: Lane::open(&self.shared, spawner)?,
+            array: self.clone(),
+            lane: RefCell::new(Lane::open(&self.shared(), spawner)?),
             spawner: Rc::clone(spawner),
         })
     }
@@ -142,10 +146,10 @@ impl Syncer {
     /// If the array takes no requests, or a member that is needed cannot be read: the place and the member are named,
     /// and what was done before stays done.
     pub async fn step(&self, most: u64) -> Result<Progress> {
-        let lane = Rc::clone(&self.lane);
+        let (in_flight, lane) = self.begin().await?;
         let most = most.clamp(64 << 10, STEP) / 4096 * 4096;
         Lane::to_the_end(&self.spawner, async move {
-            let _in_flight = InFlight::new(&lane.shared.core);
+            let _in_flight = in_flight;
             if let Some(refusal) = lane.shared.refusal() {
                 return Err(refusal);
             }
@@ -176,6 +180,25 @@ impl Syncer {
             Ok(progress(&lane.shared.state(), &lane.shared.geometry))
         })
         .await
+    }
+
+    /// A lane of the shape that the array has now, which it keeps until the answer is dropped.
+    async fn begin(&self) -> Result<(InFlight, Rc<Lane>)> {
+        loop {
+            self.array.core.opened().await;
+            let shared = self.array.shared();
+            let in_flight = InFlight::new(&shared.core);
+            if shared.is_closed() {
+                continue;
+            }
+            let lane = Rc::clone(&self.lane.borrow());
+            if Arc::ptr_eq(&lane.shared, &shared) {
+                return Ok((in_flight, lane));
+            }
+            let lane = Lane::open(&shared, &self.spawner)?;
+            *self.lane.borrow_mut() = Rc::clone(&lane);
+            return Ok((in_flight, lane));
+        }
     }
 }
 

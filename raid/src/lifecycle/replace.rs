@@ -26,7 +26,7 @@ impl Array {
         self.check_new(&member)?;
         let (array, old, own) = (self.clone(), old.to_owned(), Rc::clone(spawner));
         self.control(spawner, move |lane| async move {
-            let mut meta = array.shared.core.meta.lock().await;
+            let mut meta = array.core.meta.lock().await;
             let slot = array.replaceable(&old)?;
             let path = member.path.clone();
             array.join(&lane, &mut meta, member, uuid, &own).await?;
@@ -43,7 +43,7 @@ impl Array {
     pub async fn replace_by_spare(&self, old: &str, spare: &str, spawner: &Spawner) -> Result<()> {
         let (array, old, spare) = (self.clone(), old.to_owned(), spare.to_owned());
         self.control(spawner, move |lane| async move {
-            let mut meta = array.shared.core.meta.lock().await;
+            let mut meta = array.core.meta.lock().await;
             let (slot, id) = (array.replaceable(&old)?, array.spare(&spare)?);
             lane.replace(&mut meta, slot, id).await
         })
@@ -52,7 +52,7 @@ impl Array {
 
     fn spare(&self, path: &str) -> Result<MemberId> {
         let id = {
-            let state = self.shared.state();
+            let state = self.core.state();
             let mut spares = state
                 .members
                 .iter()
@@ -66,12 +66,12 @@ impl Array {
 
     /// The slot of a member that can be replaced.
     fn replaceable(&self, path: &str) -> Result<u32> {
-        if let Some(refusal) = self.shared.refusal() {
+        if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        let redundant = self.shared.geometry.tolerates() > 0;
+        let redundant = self.shared().geometry.tolerates() > 0;
         let slot = {
-            let state = self.shared.state();
+            let state = self.core.state();
             let member = state.members.iter().find(|member| member.path == path);
             match member.map(|member| &member.duty) {
                 None => Err(format!("{path} is not a member")),

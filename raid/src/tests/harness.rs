@@ -221,7 +221,8 @@ pub(crate) fn copies_agree(array: &Array, members: &[Vec<u8>]) -> bool {
 
 /// Whether every row's parities are those of its data; `members` is what each slot holds.
 pub(crate) fn parity_agrees(array: &Array, members: &[Vec<u8>]) -> bool {
-    let geometry::Shape::Parity(rows) = array.geometry().shape() else {
+    let geometry = array.geometry();
+    let geometry::Shape::Parity(rows) = geometry.shape() else {
         panic!("a level with parity")
     };
     (0..rows.rows()).all(|row| {

@@ -118,7 +118,7 @@ fn a_torn_log_of_raid_10_is_guessed_where_its_own_copies_lie() {
     let rig = Rig::new(1, 3);
     let array = rig.create(&options(near, 1));
     let (first, third) = (0, 2);
-    let state = || array.shared.state();
+    let state = || array.core.state();
     state().members[third].bad = std::iter::once(512..1024).collect();
     let id = state().members[first].id;
     assert!(array.guess_lost(&[id]));

@@ -164,8 +164,8 @@ fn nothing_is_written_without_a_member_that_still_counts() {
     let array = rig.create(&logged(3));
     rig.write(&array, 0, &[1; 512]).expect("written");
     // Chunk 0 of row 0 is on slot 0, its parity on slot 2.
-    let parity = array.shared.state().members[2].id;
-    array.shared.fail_aside(parity, "it is gone");
+    let parity = array.core.state().members[2].id;
+    array.shared().fail_aside(parity, "it is gone");
     rig.faults[0].fail_writes(4096..8192);
     rig.faults[1].fail_writes(4096..8192);
     rig.write(&array, 0, &[2; 512])

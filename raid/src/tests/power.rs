@@ -260,7 +260,7 @@ impl World {
     /// The power goes and comes back.
     fn cut(&mut self, array: Array) {
         // A torn block of a row that has lost another one already is more than one parity can make.
-        let degraded = !array.shared.state().is_whole(array.geometry());
+        let degraded = !array.core.state().is_whole(&array.geometry());
         let closed = self.consistency == Consistency::Ppl;
         self.supply.set_tearing(!(degraded && closed));
         drop(array);
@@ -289,7 +289,7 @@ impl World {
             .block_on(array.stop(&spawner))
             .expect("it stops");
         let lost = |member: &crate::array::Member| !member.bad.is_empty();
-        let lost = array.shared.state().members.iter().any(lost);
+        let lost = array.core.state().members.iter().any(lost);
         if whole && !lost && array.status().sync.is_idle() {
             self.check_rows(&life, &array);
         }
@@ -509,7 +509,7 @@ fn objects(seed: u64, resync: bool) -> bool {
         return false;
     };
     let skip = std::sync::atomic::Ordering::Relaxed;
-    array.shared.core.skip_resync.store(!resync, skip);
+    array.core.skip_resync.store(!resync, skip);
     let spawner = life.executor.spawner();
     let queue = world
         .oracle

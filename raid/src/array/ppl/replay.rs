@@ -314,7 +314,7 @@ impl Array {
     /// # Errors
     /// `Degraded` if what was being written may be wrong and nobody said to start all the same.
     pub(crate) async fn recover_by_log(&self, lane: &Lane, force: bool) -> Result<()> {
-        let shared = &self.shared;
+        let shared = &self.shared();
         let Some(log) = &shared.log else {
             return Ok(());
         };

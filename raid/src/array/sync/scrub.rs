@@ -107,19 +107,19 @@ impl Array {
     /// `Invalid` for RAID-0 or a lone leg, which have nothing to compare, `Degraded` while a member is away, `Busy` while
     /// another scrub runs.
     pub fn scrub(&self, scrub: Scrub) -> Result<()> {
-        let name = &self.shared.name;
+        let name = &self.shared().name;
         let refuse = |kind, why: &str| Err(Error::new(kind, format!("array {name} {why}")));
-        if let Some(refusal) = self.shared.refusal() {
+        if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        if self.shared.geometry.tolerates() == 0 {
+        if self.shared().geometry.tolerates() == 0 {
             return refuse(
                 ErrorKind::Invalid,
                 "has no redundancy, so there is nothing to compare",
             );
         }
-        let mut state = self.shared.state();
-        if !state.is_whole(&self.shared.geometry) {
+        let mut state = self.core.state();
+        if !state.is_whole(&self.shared().geometry) {
             return refuse(
                 ErrorKind::Degraded,
                 "lacks a member; it can be compared once it is whole",
@@ -149,7 +149,7 @@ impl Array {
 
     /// What the last scrub has found, or the one that runs has so far.
     pub fn scrub_report(&self) -> Option<ScrubReport> {
-        let state = self.shared.state();
+        let state = self.core.state();
         state
             .scrubbing
             .as_ref()
