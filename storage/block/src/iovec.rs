@@ -178,6 +178,31 @@ impl IoVec {
         }
     }
 
+    /// Copies all of `from` into the vector at `offset`, without a stop on the way. What both of them hold may end up as
+    /// either.
+    ///
+    /// # Panics
+    /// If the range leaves the vector.
+    pub fn copy_from(&mut self, offset: usize, from: &Self) {
+        assert!(
+            offset <= self.len && from.len <= self.len - offset,
+            "copy leaves the vector"
+        );
+        let mut at = offset;
+        for source in &from.segments {
+            let mut start = source.start;
+            for part in self.parts(at, source.len) {
+                // SAFETY: both are valid while the vectors' owners live, and `copy` bears that they overlap; no Rust
+                // reference to the bytes of either exists (`from_segments`). The parts' lengths add up to the segment's.
+                unsafe {
+                    std::ptr::copy(start.as_ptr(), part.start.as_ptr(), part.len);
+                    start = start.add(part.len);
+                }
+            }
+            at += source.len;
+        }
+    }
+
     /// Sets `len` bytes from `offset` on to `value`.
     ///
     /// # Panics
@@ -294,6 +319,15 @@ mod tests {
         vector.fill(8, 2, b'.');
         assert_eq!(&*vector.to_buffer(), b"aXYZWfgh..");
         assert_eq!(vector.slice(3, 0).segments().len(), 0);
+    }
+
+    #[test]
+    fn vectors_are_copied_whatever_their_segments() {
+        let source = scattered(&[b"ab", b"cdefg", b"h"]);
+        let mut target = scattered(&[b"...", b"....", b"....."]);
+        target.copy_from(1, &source);
+        assert_eq!(&*target.to_buffer(), b".abcdefgh...");
+        target.copy_from(12, &IoVec::empty());
     }
 
     #[test]

@@ -60,6 +60,13 @@ impl Pool {
         }
     }
 
+    /// Memory with what `from` holds now.
+    pub(super) fn copy(self: &Rc<Self>, from: &IoVec) -> Payload {
+        let mut payload = self.take(from.len());
+        payload.memory.copy_from(0, from);
+        payload
+    }
+
     /// Nothing is under way: keeps no more than what the next requests are likely to want, the smallest buffers first.
     pub(super) fn rest(&self) {
         let mut free = self.free.borrow_mut();
@@ -97,6 +104,11 @@ pub(super) struct Payload {
 impl Payload {
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.memory.len()
     }
 
     /// `len` bytes from `from` on, for a request or a system call.

@@ -19,7 +19,9 @@ use crate::peer::{Site, pattern};
 const SIZE: u64 = 64 << 20;
 
 fn url(socket: &Path, name: &str) -> Url {
-    let text = format!("nbd+unix:///{name}?socket={}", socket.display());
+    let socket = socket.display();
+    // These servers do not come back.
+    let text = format!("nbd+unix:///{name}?socket={socket}&reconnect-delay=0");
     text.parse().unwrap()
 }
 
@@ -111,7 +113,7 @@ fn what_cannot_be_reached_is_offline() {
 }
 
 #[test]
-fn a_removed_export_is_offline_and_a_new_queue_finds_it_again() {
+fn a_removed_export_is_offline_and_a_new_device_finds_it_again() {
     let backing = MemoryDevice::new(SIZE);
     let site = Site::with("disk", backing.clone());
     block_on(async {
@@ -122,7 +124,9 @@ fn a_removed_export_is_offline_and_a_new_queue_finds_it_again() {
         assert_eq!(error.kind(), ErrorKind::Offline);
         let again = Export::new(Arc::new(backing.clone()));
         site.server.add("disk", again).await.unwrap();
-        let queue = device.open(&spawner()).unwrap();
+        let given_up = device.open(&spawner()).err();
+        assert_eq!(given_up.map(|error| error.kind()), Some(ErrorKind::Offline));
+        let (_device, queue) = open(&url(&site.socket, "disk")).await;
         assert!(read(&*queue, 0, 512).await.is_ok());
     });
 }
@@ -183,7 +187,7 @@ impl Catalogue for Shop {
 }
 
 /// The server's side of a handshake; what was agreed on, if the client does not leave.
-fn agree(stream: &mut UnixStream) -> Option<Agreed> {
+pub(crate) fn agree(stream: &mut UnixStream) -> Option<Agreed> {
     let mut out = Vec::new();
     let mut negotiation = Negotiation::new(&mut out);
     let mut received = Vec::new();
@@ -210,7 +214,7 @@ fn agree(stream: &mut UnixStream) -> Option<Agreed> {
     }
 }
 
-fn cookie_of(request: &[u8; REQUEST_HEADER]) -> u64 {
+pub(crate) fn cookie_of(request: &[u8; REQUEST_HEADER]) -> u64 {
     u64::from_be_bytes(request[8..16].try_into().unwrap())
 }
 

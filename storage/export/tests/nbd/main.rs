@@ -5,4 +5,5 @@
 mod client;
 mod hostile;
 mod peer;
+mod reconnect;
 mod server;

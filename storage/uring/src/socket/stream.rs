@@ -155,6 +155,17 @@ impl Stream {
         Ok(nix::sys::socket::shutdown(fd, how)?)
     }
 
+    /// What was given to the kernel and is not sent yet will not be once the last clone is gone: the connection is reset
+    /// then. Without this the kernel goes on to send it for minutes, and a peer that comes back gets it.
+    pub fn discard_unsent(&self) {
+        let at_once = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        // Without a meaning for sockets of other families, and never refused for TCP.
+        let _ = setsockopt(&self.fd, sockopt::Linger, &at_once);
+    }
+
     async fn receive<M: Memory>(&self, whole: bool, memory: M) -> (io::Result<usize>, M) {
         let mut transfer = Transfer::new(self.fd.clone(), Way::Receive, whole, memory);
         if transfer.is_empty() {

@@ -1,6 +1,6 @@
-//! The connection of one queue: sends what waits, receives answers to where they belong.
+//! One connection: sends what waits, receives answers to where they belong.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use weft_block::{IoVec, LocalBoxFuture};
-use weft_uring::{Address, Sleep, Stream, sleep};
+use weft_uring::{Sleep, Stream, sleep};
 
+use super::SILENCE;
 use super::line::{Broken, Line};
-use super::{SILENCE, Url, join};
 use crate::nbd::input::{Input, RECEIVE_DIRECTLY};
 use crate::nbd::pool::Pool;
 use crate::nbd::proto::{CommandCode, REQUEST_HEADER, Request};
-use crate::nbd::session::{Answer, Answers, Joined};
+use crate::nbd::session::{Answer, Answers};
 
 /// Requests in one send: each is a head and perhaps a payload, and the kernel takes 1,024 pieces.
 const MAX_BATCH: usize = 500;
@@ -23,37 +23,17 @@ const MAX_BATCH: usize = 500;
 /// Rounds of work after which other tasks of the thread get their turn.
 const MAX_ROUNDS: usize = 16;
 
-/// Connects and serves `line` until it is closed and idle, or the connection is lost.
-pub(super) async fn run(line: Rc<Line>, url: Url, address: Address) {
-    let (stream, joined, received) = match join(&url, &address, true).await {
-        Ok(joined) => joined,
-        Err(error) => return line.lose(&error.sentence()),
-    };
-    if !is_same(&joined, line.joined()) {
-        return line.lose("the export has changed since it was opened");
-    }
-    let mut driver = Driver::new(&line, stream, received);
-    let lost = poll_fn(|context| driver.poll(context)).await;
-    // Everything that touches the requests' memory has ended by now.
-    if let Some(why) = lost {
-        tracing::debug!(%url, why, "an NBD connection is lost");
-        line.lose(&why);
-    } else {
-        driver.say_goodbye().await;
-    }
+/// Why a connection is over before its line is.
+pub(super) struct Loss {
+    pub(super) why: String,
+    /// The server has closed its end: what it was sent on this connection it has done or never will, so it may be sent
+    /// again on another. A server that is silent may do it yet, and one that breaks the protocol is not asked twice.
+    pub(super) closed: bool,
+    /// Whether anything came over it since it was made.
+    pub(super) served: bool,
 }
 
-/// Whether requests made for one export fit the other: the same size and block, and no ability less.
-fn is_same(now: &Joined, then: &Joined) -> bool {
-    now.size == then.size
-        && now.min_block == then.min_block
-        && now.max_payload >= then.max_payload
-        && now.offers(then.flags & !crate::nbd::proto::transmission_flag::SEND_DF)
-        && now.structured == then.structured
-        && now.allocation.is_some() == then.allocation.is_some()
-}
-
-struct Driver {
+pub(super) struct Driver {
     line: Rc<Line>,
     stream: Stream,
     answers: Answers,
@@ -67,7 +47,8 @@ struct Driver {
     watch: Option<Pin<Box<Sleep>>>,
     /// Whether anything came since the watch began.
     heard: bool,
-    lost: Option<String>,
+    served: bool,
+    lost: Option<Loss>,
 }
 
 struct Arriving {
@@ -84,7 +65,7 @@ enum Received {
 }
 
 impl Driver {
-    fn new(line: &Rc<Line>, stream: Stream, received: Vec<u8>) -> Self {
+    pub(super) fn new(line: &Rc<Line>, stream: Stream, received: Vec<u8>) -> Self {
         Self {
             answers: Answers::new(line.joined().structured),
             line: Rc::clone(line),
@@ -96,12 +77,13 @@ impl Driver {
             sending: None,
             watch: None,
             heard: false,
+            served: false,
             lost: None,
         }
     }
 
-    /// Ready when the line is over, or with the reason why it is lost.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<String>> {
+    /// Ready when the line is over, or with the reason why the connection is. Nothing touches the memory of requests then.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Loss>> {
         self.line.listen(context.waker());
         for _ in 0..MAX_ROUNDS {
             let mut moved = self.poll_receiving(context);
@@ -125,9 +107,31 @@ impl Driver {
         Poll::Pending
     }
 
-    fn lose(&mut self, why: impl Into<String>) {
+    /// The socket has failed.
+    fn failed(&mut self, error: &io::Error) {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        let closed = matches!(
+            error.kind(),
+            BrokenPipe | ConnectionAborted | ConnectionReset
+        );
+        self.lose(error.to_string(), closed);
+    }
+
+    /// The server is not to be trusted with the same requests again.
+    fn leave(&mut self, why: String) {
+        self.lose(why, false);
+    }
+
+    fn lose(&mut self, why: String, closed: bool) {
         if self.lost.is_none() {
-            self.lost = Some(why.into());
+            let served = self.served;
+            self.lost = Some(Loss {
+                why,
+                closed,
+                served,
+            });
+            // What was not sent yet must not reach the server after what follows on another connection.
+            self.stream.discard_unsent();
             // The server may be gone already.
             let _ = self.stream.shutdown(Shutdown::Both);
         }
@@ -150,7 +154,7 @@ impl Driver {
         }
         if !self.heard {
             let seconds = SILENCE.as_secs();
-            return self.lose(format!("the server was silent for {seconds} seconds"));
+            return self.leave(format!("the server was silent for {seconds} seconds"));
         }
         self.heard = false;
         let mut watch = Box::pin(sleep(SILENCE));
@@ -172,7 +176,7 @@ impl Driver {
             return false;
         }
         if let Err(why) = self.understand() {
-            self.lose(format!("the server broke the protocol: {why}"));
+            self.leave(format!("the server broke the protocol: {why}"));
             return true;
         }
         self.receive();
@@ -193,9 +197,9 @@ impl Driver {
             }
         };
         match result {
-            Ok(0) => self.lose("the server hung up"),
-            Ok(_) => self.heard = true,
-            Err(error) => self.lose(error.to_string()),
+            Ok(0) => self.lose("the server hung up".to_string(), true),
+            Ok(_) => (self.heard, self.served) = (true, true),
+            Err(error) => self.failed(&error),
         }
     }
 
@@ -336,7 +340,7 @@ impl Driver {
             self.sending = None;
             any = true;
             if let Err(error) = sent {
-                self.lose(error.to_string());
+                self.failed(&error);
             }
         }
     }
@@ -373,7 +377,7 @@ impl Driver {
     }
 
     /// The polite end: the server need not wonder.
-    async fn say_goodbye(self) {
+    pub(super) async fn say_goodbye(self) {
         let request = Request {
             flags: 0,
             code: CommandCode::Disconnect as u16,

@@ -1,16 +1,24 @@
-//! The requests of one queue: which wait to be sent, which wait for their answer. Shared by the queue, which adds them,
-//! and the driver of its connection, which completes them.
+//! The requests of one connection: which wait to be sent, which wait for their answer. Shared by the queues, which add
+//! them, and the driver of the connection, which completes them.
+//!
+//! A connection that is lost and made again goes on where it was: first the server is told again what it may have
+//! forgotten, then everything that it had not answered.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use futures_channel::oneshot;
 use slab::Slab;
 use weft_block::{Error, ErrorKind, IoVec, Result};
 
-use crate::nbd::proto::{CommandCode, Errno, Request};
+use super::kept::{KEPT_BYTES, Kept, KeptWrite};
+use super::pending::{Finished, Pending, Purpose};
+use super::seats::{Seat, Seats};
+use crate::nbd::pool::Pool;
+use crate::nbd::proto::{CommandCode, Errno, Request, command_flag, transmission_flag};
 use crate::nbd::session::Joined;
 
 /// One request of the protocol.
@@ -22,30 +30,52 @@ pub(super) struct Wanted {
     pub(super) len: u32,
 }
 
-/// How it ended.
-pub(super) struct Finished {
-    pub(super) result: Result<()>,
-    pub(super) buffer: IoVec,
-    /// Bytes and flags of each extent, from the offset that was asked about.
-    pub(super) extents: Vec<(u32, u32)>,
+impl Wanted {
+    pub(super) const FLUSH: Self = Self {
+        code: CommandCode::Flush,
+        flags: 0,
+        offset: 0,
+        len: 0,
+    };
+
+    /// Whether it puts something there. What a server forgets of a trim is nobody's loss.
+    fn is_write(&self) -> bool {
+        matches!(self.code, CommandCode::Write | CommandCode::WriteZeroes)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.flags & command_flag::FUA != 0
+    }
 }
 
-struct Pending {
-    wanted: Wanted,
-    buffer: IoVec,
-    /// Bytes of a read that have come or are holes.
-    filled: u64,
-    failure: Option<Error>,
-    extents: Vec<(u32, u32)>,
-    answer: oneshot::Sender<Finished>,
+/// What is to be sent.
+enum Unsent {
+    Request(usize),
+    /// Nothing more before everything that was sent is answered.
+    Barrier,
+    /// The same, and the server knows again what it may have forgotten.
+    Settled,
 }
 
 #[derive(Default)]
 struct State {
     pending: Slab<Pending>,
-    unsent: VecDeque<usize>,
+    unsent: VecDeque<Unsent>,
+    /// Writes that find no room among those that are kept, in the order of asking.
+    held: VecDeque<usize>,
+    /// Requests that were sent and are not answered.
+    sent: usize,
+    kept: Kept,
+    /// What the writes count that will be kept when they are acknowledged.
+    to_keep: u64,
+    /// A flush of our own is under way.
+    flushing: bool,
+    /// A flush of our own has failed: the next one that somebody asks for does too.
+    owed: Option<Error>,
+    serial: u64,
     driver: Option<Waker>,
     closing: bool,
+    seat: Option<Seat>,
     /// Why there is no connection any more.
     lost: Option<String>,
 }
@@ -54,6 +84,11 @@ struct State {
 pub(super) struct Line {
     name: String,
     joined: Joined,
+    /// Whether writes are kept until they are flushed.
+    keeps: bool,
+    seats: Arc<Seats>,
+    pool: Rc<Pool>,
+    users: Cell<usize>,
     state: RefCell<State>,
 }
 
@@ -61,10 +96,15 @@ pub(super) struct Line {
 pub(super) type Broken = &'static str;
 
 impl Line {
-    pub(super) fn new(name: String, joined: Joined) -> Rc<Self> {
+    /// A line to an export; `again` says that it is made again when it is lost.
+    pub(super) fn new(name: String, joined: Joined, seats: Arc<Seats>, again: bool) -> Rc<Self> {
         Rc::new(Self {
             name,
+            keeps: again && joined.offers(transmission_flag::SEND_FLUSH),
             joined,
+            seats,
+            pool: Pool::new(),
+            users: Cell::new(0),
             state: RefCell::default(),
         })
     }
@@ -73,43 +113,92 @@ impl Line {
         &self.joined
     }
 
-    /// Adds a request; its answer will come.
+    pub(super) fn seats(&self) -> &Arc<Seats> {
+        &self.seats
+    }
+
+    /// One queue more uses it.
+    pub(super) fn enter(&self) {
+        self.users.set(self.users.get() + 1);
+    }
+
+    /// One queue less uses it; after the last, no more requests will be added.
+    pub(super) fn leave(&self) {
+        self.users.set(self.users.get() - 1);
+        if self.users.get() == 0 {
+            self.state.borrow_mut().closing = true;
+            self.wake();
+        }
+    }
+
+    /// Whether another queue may use it.
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.state.borrow();
+        !state.closing && state.lost.is_none()
+    }
+
+    /// Adds a request; its answer will come. A write that is to be kept is copied at once, and the
+    /// copy is what is sent: a guest may change its pages, and the server is to be told the same thing again.
     pub(super) fn ask(&self, wanted: Wanted, buffer: IoVec) -> oneshot::Receiver<Finished> {
+        let kept = self.is_kept(&wanted).then(|| match wanted.code {
+            CommandCode::Write => KeptWrite::copied(wanted, self.pool.copy(&buffer)),
+            _ => KeptWrite::of(wanted, IoVec::empty()),
+        });
+        self.put(wanted, buffer, kept)
+    }
+
+    /// As [`ask`](Self::ask), of a write of zeroes that stay zeroes.
+    pub(super) fn ask_zeroes(&self, wanted: Wanted, zeroes: IoVec) -> oneshot::Receiver<Finished> {
+        let kept = self.is_kept(&wanted);
+        let kept = kept.then(|| KeptWrite::of(wanted, zeroes.clone()));
+        self.put(wanted, zeroes, kept)
+    }
+
+    /// Whether the server is to be told again of a write. Of one that is durable only beside others: what it writes over
+    /// must not come back.
+    fn is_kept(&self, wanted: &Wanted) -> bool {
+        let forgets = || !wanted.is_durable() || !self.state.borrow().kept.is_empty();
+        self.keeps && wanted.is_write() && forgets()
+    }
+
+    fn put(
+        &self,
+        wanted: Wanted,
+        buffer: IoVec,
+        kept: Option<KeptWrite>,
+    ) -> oneshot::Receiver<Finished> {
         let (answer, answered) = oneshot::channel();
-        let mut state = self.state.borrow_mut();
-        let pending = Pending {
-            wanted,
-            buffer,
-            filled: 0,
-            failure: None,
-            extents: Vec::new(),
-            answer,
-        };
+        let state = &mut *self.state.borrow_mut();
+        let mut pending = Pending::new(wanted, buffer, Purpose::Asked(answer));
         if let Some(why) = &state.lost {
-            let error = self.offline(why);
-            drop(state);
-            pending.finish(Err(error));
+            pending.finish(Err(self.offline(why)));
             return answered;
         }
-        let cookie = state.pending.insert(pending);
-        state.unsent.push_back(cookie);
-        let driver = state.driver.take();
-        drop(state);
-        if let Some(driver) = driver {
-            driver.wake();
+        if wanted.code == CommandCode::Flush {
+            pending.failure = state.owed.take();
+            pending.mark = state.kept.mark();
         }
+        let cost = kept.as_ref().map(KeptWrite::cost);
+        pending.kept = kept;
+        let cookie = state.add(pending);
+        match cost {
+            Some(cost) if !state.held.is_empty() || !state.has_room(cost) => {
+                state.held.push_back(cookie);
+            }
+            Some(cost) => {
+                state.to_keep += cost;
+                state.unsent.push_back(Unsent::Request(cookie));
+            }
+            None => state.unsent.push_back(Unsent::Request(cookie)),
+        }
+        state.flush_in_time();
+        wake(state.driver.take());
         answered
     }
 
-    /// No more requests will be added.
-    pub(super) fn close(&self) {
-        let mut state = self.state.borrow_mut();
-        state.closing = true;
-        let driver = state.driver.take();
-        drop(state);
-        if let Some(driver) = driver {
-            driver.wake();
-        }
+    fn wake(&self) {
+        let driver = self.state.borrow_mut().driver.take();
+        wake(driver);
     }
 
     /// The driver wants to be woken when there is something to send.
@@ -122,6 +211,12 @@ impl Line {
         !self.state.borrow().pending.is_empty()
     }
 
+    /// Whether anything depends on the connection: a request, or a write that the server may have forgotten.
+    pub(super) fn is_needed(&self) -> bool {
+        let state = self.state.borrow();
+        !state.pending.is_empty() || (!state.closing && !state.kept.is_empty())
+    }
+
     /// Whether no request is left and none will come.
     pub(super) fn is_over(&self) -> bool {
         let state = self.state.borrow();
@@ -130,22 +225,25 @@ impl Line {
 
     /// The next request to send, with a write's data.
     pub(super) fn next_unsent(&self) -> Option<(Request, IoVec)> {
-        let mut state = self.state.borrow_mut();
-        let cookie = state.unsent.pop_front()?;
-        let pending = &state.pending[cookie];
-        let wanted = pending.wanted;
-        let request = Request {
-            flags: wanted.flags,
-            code: wanted.code as u16,
-            cookie: cookie as u64,
-            offset: wanted.offset,
-            len: wanted.len,
-        };
-        let payload = match wanted.code {
-            CommandCode::Write => pending.buffer.clone(),
-            _ => IoVec::empty(),
-        };
-        Some((request, payload))
+        let state = &mut *self.state.borrow_mut();
+        loop {
+            match state.unsent.front()? {
+                Unsent::Barrier | Unsent::Settled if state.sent > 0 => return None,
+                Unsent::Barrier => {}
+                Unsent::Settled => {
+                    if let Some(seat) = &mut state.seat {
+                        seat.settled();
+                    }
+                }
+                Unsent::Request(cookie) => {
+                    let cookie = *cookie;
+                    state.unsent.pop_front();
+                    state.sent += 1;
+                    return Some(state.pending[cookie].to_send(cookie as u64));
+                }
+            }
+            state.unsent.pop_front();
+        }
     }
 
     /// A simple reply. Gives the bytes of data that follow it.
@@ -175,19 +273,13 @@ impl Line {
         offset: Option<u64>,
         len: u32,
     ) -> Result<IoVec, Broken> {
-        self.with(cookie, |pending| {
-            let at = pending.range(offset.unwrap_or(pending.wanted.offset), len)?;
-            pending.filled += u64::from(len);
-            Ok(pending.buffer.slice(at, len as usize))
-        })
+        self.with(cookie, |pending| pending.place(offset, len))
     }
 
     /// A part of a read that is zeroes.
     pub(super) fn hole(&self, cookie: u64, offset: u64, len: u32) -> Result<(), Broken> {
         self.with(cookie, |pending| {
-            let at = pending.range(offset, len)?;
-            pending.filled += u64::from(len);
-            pending.buffer.fill(at, len as usize, 0);
+            pending.place(Some(offset), len)?.fill(0, len as usize, 0);
             Ok(())
         })
     }
@@ -220,33 +312,54 @@ impl Line {
 
     /// The end of a reply.
     pub(super) fn finish(&self, cookie: u64) -> Result<(), Broken> {
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         let pending = usize::try_from(cookie)
             .ok()
             .and_then(|cookie| state.pending.try_remove(cookie))
             .ok_or("a reply to no request")?;
-        drop(state);
-        let short = match pending.wanted.code {
-            CommandCode::Read => pending.filled != u64::from(pending.wanted.len),
-            CommandCode::BlockStatus => pending.extents.is_empty(),
-            _ => false,
-        };
-        if short && pending.failure.is_none() {
+        state.sent = state.sent.saturating_sub(1);
+        if pending.is_short() {
             pending.finish(Err(self.offline("the server left a part of its reply out")));
             return Err("a reply with a part left out");
         }
-        pending.finish(Ok(()));
+        if let (Purpose::Again, Some(_)) = (&pending.purpose, &pending.failure) {
+            return Err("a write that it had acknowledged is refused when it is told again");
+        }
+        state.answered(pending);
+        state.flush_in_time();
+        if state.pending.is_empty() && state.kept.is_empty() {
+            self.pool.rest();
+        }
         Ok(())
+    }
+
+    /// The connection has its seat.
+    pub(super) fn sit(&self, seat: Seat) {
+        self.state.borrow_mut().seat = Some(seat);
+    }
+
+    /// The connection is lost and is to be made again: what was not answered is sent again, after what the server may
+    /// have forgotten. False if that cannot be done.
+    pub(super) fn begin_again(&self) -> bool {
+        let state = &mut *self.state.borrow_mut();
+        if !state.seat.as_mut().is_some_and(Seat::lost) {
+            return false;
+        }
+        state.begin_again();
+        true
     }
 
     /// The connection is gone: every request fails, now and later.
     pub(super) fn lose(&self, why: &str) {
         let mut state = self.state.borrow_mut();
+        if state.lost.is_some() {
+            return;
+        }
+        let forgotten = std::mem::take(&mut *state);
+        state.closing = forgotten.closing;
         state.lost = Some(why.to_string());
-        state.unsent.clear();
-        let pending = std::mem::take(&mut state.pending);
         drop(state);
-        for (_, pending) in pending {
+        for (_, pending) in forgotten.pending {
             pending.finish(Err(self.offline(why)));
         }
     }
@@ -270,45 +383,106 @@ impl Line {
     }
 }
 
-impl Pending {
-    /// Where a part of a read lies in its buffer.
-    fn range(&self, offset: u64, len: u32) -> Result<usize, Broken> {
-        let Wanted {
-            code,
-            offset: start,
-            len: all,
-            ..
-        } = self.wanted;
-        let at = offset.checked_sub(start).ok_or("data before the range")?;
-        let fits = at <= u64::from(all) && u64::from(len) <= u64::from(all) - at;
-        if code != CommandCode::Read || !fits || self.filled + u64::from(len) > u64::from(all) {
-            return Err("data that nobody asked for");
+fn wake(driver: Option<Waker>) {
+    if let Some(driver) = driver {
+        driver.wake();
+    }
+}
+
+impl State {
+    fn add(&mut self, mut pending: Pending) -> usize {
+        self.serial += 1;
+        pending.serial = self.serial;
+        self.pending.insert(pending)
+    }
+
+    /// Whether a write that counts `cost` can be kept; a single one always can.
+    fn has_room(&self, cost: u64) -> bool {
+        let full = self.kept.bytes() + self.to_keep;
+        full == 0 || full + cost <= KEPT_BYTES
+    }
+
+    /// Flushes before there is no room for writes that are to be kept.
+    fn flush_in_time(&mut self) {
+        let half_full = self.kept.bytes() + self.to_keep > KEPT_BYTES / 2;
+        let wanted = half_full || !self.held.is_empty();
+        if !wanted || self.flushing || self.kept.is_empty() {
+            return;
         }
-        Ok(at as usize)
+        self.flushing = true;
+        let mut flush = Pending::new(Wanted::FLUSH, IoVec::empty(), Purpose::Room);
+        flush.mark = self.kept.mark();
+        let cookie = self.add(flush);
+        self.unsent.push_back(Unsent::Request(cookie));
     }
 
-    fn fail(&mut self, name: &str, errno: Errno, message: &str) {
-        let Wanted {
-            code, offset, len, ..
-        } = self.wanted;
-        let what = format!("{name} failed to do {code:?} of {len} bytes at {offset} ({errno:?})");
-        let error = Error::new(errno.kind(), what);
-        self.failure = Some(match message {
-            "" => error,
-            message => error.with_source(message.to_string()),
-        });
+    /// A request has its whole answer.
+    fn answered(&mut self, mut pending: Pending) {
+        let is_done = pending.failure.is_none();
+        if let Some(write) = pending.kept.take() {
+            self.to_keep -= write.cost();
+            if is_done {
+                self.kept.push(write);
+            }
+        }
+        match (&pending.purpose, pending.wanted.code) {
+            (Purpose::Room, _) => {
+                self.flushing = false;
+                // Kept or not, a later flush does not make up for one that failed.
+                self.kept.durable(pending.mark);
+                self.owed = self.owed.take().or(pending.failure.take());
+            }
+            (_, CommandCode::Flush) if is_done => self.kept.durable(pending.mark),
+            _ => {}
+        }
+        let forgettable = !self.kept.is_empty();
+        if let Some(seat) = &mut self.seat {
+            seat.set_forgettable(forgettable);
+        }
+        self.release();
+        pending.finish(Ok(()));
     }
 
-    fn finish(self, result: Result<()>) {
-        let result = match self.failure {
-            Some(failure) => Err(failure),
-            None => result,
-        };
-        // Whoever asked may not want to know any more.
-        let _ = self.answer.send(Finished {
-            result,
-            buffer: self.buffer,
-            extents: self.extents,
-        });
+    /// Lets those go that were held and find room now.
+    fn release(&mut self) {
+        while let Some(&cookie) = self.held.front() {
+            let write = self.pending[cookie].kept.as_ref();
+            let cost = write.map_or(0, KeptWrite::cost);
+            if !self.has_room(cost) {
+                return;
+            }
+            self.held.pop_front();
+            self.to_keep += cost;
+            self.unsent.push_back(Unsent::Request(cookie));
+        }
+    }
+
+    fn begin_again(&mut self) {
+        self.unsent.clear();
+        (self.sent, self.flushing) = (0, false);
+        self.pending
+            .retain(|_, pending| matches!(pending.purpose, Purpose::Asked(_)));
+        let held: HashSet<usize> = self.held.iter().copied().collect();
+        let mut asked: Vec<(u64, usize)> = Vec::with_capacity(self.pending.len());
+        for (cookie, pending) in &mut self.pending {
+            pending.forget_answer();
+            if !held.contains(&cookie) {
+                asked.push((pending.serial, cookie));
+            }
+        }
+        asked.sort_unstable();
+        for batch in self.kept.batches() {
+            for (wanted, data) in batch {
+                let again = Pending::new(wanted, data, Purpose::Again);
+                let cookie = self.add(again);
+                self.unsent.push_back(Unsent::Request(cookie));
+            }
+            self.unsent.push_back(Unsent::Barrier);
+        }
+        self.unsent.push_back(Unsent::Settled);
+        let asked = asked.into_iter();
+        self.unsent
+            .extend(asked.map(|(_, cookie)| Unsent::Request(cookie)));
+        self.flush_in_time();
     }
 }

@@ -1,17 +1,41 @@
 //! Devices behind other NBD servers.
 //!
-//! An [`NbdDevice`] is an export of a server, seen through the block contract. Each of its queues is a connection of its
-//! own that lives on the thread of its opener, with as many requests in flight as the layer above submits. A connection
-//! that breaks, or on which a server is silent for [`SILENCE`] with requests in flight, fails those and all later
-//! requests of its queue as [`Offline`](weft_block::ErrorKind::Offline); a new queue connects anew.
+//! An [`NbdDevice`] is an export of a server, seen through the block contract. Its queues on one thread share a
+//! connection, with as many requests in flight as the layers above submit; each further thread has one of its own, if the
+//! server allows several.
+//!
+//! # When the server goes away
+//!
+//! A connection that the server closes is made again, with pauses that grow, for as long as the URL's `reconnect-delay`
+//! says ([`RECONNECT_DELAY`] unless it does); requests wait meanwhile, and that time runs only while some do. Then all
+//! goes on where it was:
+//!
+//! - The export must be what it was: another size, other blocks or an ability less end the device.
+//! - A server that died may have forgotten what it had acknowledged and not flushed. Such writes are kept until a flush
+//!   covers them, and are told to the server again before anything else is. They are bounded: when they come to
+//!   32 MiB the connection flushes by itself, and at 64 MiB writes wait for that.
+//! - What was sent and not answered is sent again: reads, writes, zeroes, trims and flushes may be done twice.
+//!
+//! Otherwise the device is *given up*: the requests of the connection fail as
+//! [`Offline`](weft_block::ErrorKind::Offline), now and later, no queue opens any more, and who wants the export again
+//! connects to it anew. That is so when the time is over, when the connections of several threads would have something to
+//! tell again (nobody knows in which order), and at once when a server breaks the protocol or is silent for [`SILENCE`]
+//! with requests in flight: it may still do what it was sent, and what is sent again must not be followed by its own
+//! past. (A server whose connection was closed by a third party may do that too; NBD has no means against it.)
 
 mod driver;
+mod keeper;
+mod kept;
 mod line;
+mod pending;
 mod requests;
+mod retry;
+mod seats;
 mod url;
 
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -24,7 +48,8 @@ use crate::nbd::proto::transmission_flag;
 use crate::nbd::session::{HANDSHAKE_BUFFER, Joined, Joining, Progress};
 use line::Line;
 use requests::Queue;
-pub use url::{Place, Url};
+use seats::Seats;
+pub use url::{Place, RECONNECT_DELAY, Url};
 
 /// How long a server may take to accept a connection and agree on the export.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -32,8 +57,13 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long a server may be silent with requests in flight, at least; twice as long at most.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
-/// Queues, and so connections, of one device where the server allows several.
-const MAX_QUEUES: usize = 16;
+/// Connections of one device where the server allows several.
+const MAX_CONNECTIONS: usize = 16;
+
+thread_local! {
+    /// The lines of this thread.
+    static LINES: RefCell<Vec<Weak<Line>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// An export of an NBD server as a block device.
 ///
@@ -45,7 +75,7 @@ pub struct NbdDevice {
     address: Address,
     joined: Joined,
     info: Info,
-    open: Arc<AtomicUsize>,
+    seats: Arc<Seats>,
 }
 
 impl NbdDevice {
@@ -59,13 +89,33 @@ impl NbdDevice {
         let address = address_of(url)?;
         let (_, joined, _) = join(url, &address, false).await?;
         let info = info_of(&joined);
+        let several = joined.offers(transmission_flag::CAN_MULTI_CONN);
         Ok(Self {
             url: url.clone(),
             address,
             joined,
             info,
-            open: Arc::default(),
+            seats: Seats::new(if several { MAX_CONNECTIONS } else { 1 }),
         })
+    }
+
+    /// The line of this thread, if there is one that may be used.
+    fn line(&self) -> Option<Rc<Line>> {
+        LINES.with_borrow_mut(|lines| {
+            lines.retain(|line| line.strong_count() > 0);
+            let mut lines = lines.iter().filter_map(Weak::upgrade);
+            lines.find(|line| Arc::ptr_eq(line.seats(), &self.seats) && line.is_open())
+        })
+    }
+
+    fn new_line(&self, spawner: &Spawner) -> Rc<Line> {
+        let again = !self.url.reconnect_delay.is_zero();
+        let (name, joined) = (self.url.to_string(), self.joined.clone());
+        let line = Line::new(name, joined, Arc::clone(&self.seats), again);
+        let (url, address) = (self.url.clone(), self.address.clone());
+        spawner.spawn(Box::pin(keeper::run(Rc::clone(&line), url, address)));
+        LINES.with_borrow_mut(|lines| lines.push(Rc::downgrade(&line)));
+        line
     }
 }
 
@@ -74,34 +124,18 @@ impl BlockDevice for NbdDevice {
         self.info.clone()
     }
 
-    /// The connection is made in the background; requests wait for it.
+    /// The connection is made in the background; requests wait for it. On a thread more than the server allows
+    /// connections, they wait until another thread lets its own go, for ten seconds at most.
+    ///
+    /// # Errors
+    /// `Offline` if the device was given up.
     fn open(&self, spawner: &Spawner) -> Result<Box<dyn BlockQueue>> {
-        let max = self.max_queues();
-        let taken = self
-            .open
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-                (open < max).then_some(open + 1)
-            });
-        if taken.is_err() {
-            let message = format!("{} has {max} queues open, and takes no more", self.url);
-            return Err(Error::new(ErrorKind::Busy, message));
+        if let Some(why) = self.seats.dead() {
+            let message = format!("{} was given up and has to be opened anew", self.url);
+            return Err(Error::new(ErrorKind::Offline, message).with_source(why));
         }
-        let line = Line::new(self.url.to_string(), self.joined.clone());
-        let (url, address) = (self.url.clone(), self.address.clone());
-        spawner.spawn(Box::pin(driver::run(line.clone(), url, address)));
-        Ok(Box::new(Queue::new(
-            line,
-            self.info.clone(),
-            self.open.clone(),
-        )))
-    }
-
-    fn max_queues(&self) -> usize {
-        if self.joined.offers(transmission_flag::CAN_MULTI_CONN) {
-            MAX_QUEUES
-        } else {
-            1
-        }
+        let line = self.line().unwrap_or_else(|| self.new_line(spawner));
+        Ok(Box::new(Queue::new(line, self.info.clone())))
     }
 }
 

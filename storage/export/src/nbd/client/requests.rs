@@ -1,8 +1,6 @@
 //! From requests of the block contract to requests of the protocol.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_channel::oneshot;
 use weft_block::{
@@ -10,7 +8,8 @@ use weft_block::{
     Request, Result,
 };
 
-use super::line::{Finished, Line, Wanted};
+use super::line::{Line, Wanted};
+use super::pending::Finished;
 use crate::nbd::proto::{CommandCode, command_flag, state_flag, transmission_flag};
 
 /// Bytes about which the server is asked at once: the answer is bounded even with an extent for every 512 bytes.
@@ -22,18 +21,19 @@ const TRIM_RANGE: u64 = 1 << 30;
 /// Bytes of zeroes that are sent at once to a server that cannot make them itself.
 const ZEROES: u64 = 1 << 20;
 
-/// The queue of an [`NbdDevice`](super::NbdDevice). Dropping it ends the connection once its requests are done.
+/// The queue of an [`NbdDevice`](super::NbdDevice). Dropping the last one of a thread ends its connection once its
+/// requests are done.
 pub(super) struct Queue {
     line: Rc<Line>,
     info: Info,
-    open: Arc<AtomicUsize>,
 }
 
 type Answered = oneshot::Receiver<Finished>;
 
 impl Queue {
-    pub(super) fn new(line: Rc<Line>, info: Info, open: Arc<AtomicUsize>) -> Self {
-        Self { line, info, open }
+    pub(super) fn new(line: Rc<Line>, info: Info) -> Self {
+        line.enter();
+        Self { line, info }
     }
 
     fn offers(&self, flag: u16) -> bool {
@@ -41,15 +41,8 @@ impl Queue {
     }
 
     fn flush(&self) -> Option<Answered> {
-        self.offers(transmission_flag::SEND_FLUSH).then(|| {
-            let wanted = Wanted {
-                code: CommandCode::Flush,
-                flags: 0,
-                offset: 0,
-                len: 0,
-            };
-            self.line.ask(wanted, IoVec::empty())
-        })
+        self.offers(transmission_flag::SEND_FLUSH)
+            .then(|| self.line.ask(Wanted::FLUSH, IoVec::empty()))
     }
 
     /// Asks for the range in parts of at most `most` bytes.
@@ -89,7 +82,7 @@ impl Queue {
                     offset: request.offset + part * ZEROES,
                     len: len as u32,
                 };
-                self.line.ask(wanted, zeroes.slice(0, len as usize))
+                self.line.ask_zeroes(wanted, zeroes.slice(0, len as usize))
             })
             .collect()
     }
@@ -142,13 +135,7 @@ impl BlockQueue for Queue {
         Box::pin(async move {
             let mut result = all(parts).await;
             if result.is_ok() {
-                let wanted = Wanted {
-                    code: CommandCode::Flush,
-                    flags: 0,
-                    offset: 0,
-                    len: 0,
-                };
-                result = all(vec![line.ask(wanted, IoVec::empty())]).await;
+                result = all(vec![line.ask(Wanted::FLUSH, IoVec::empty())]).await;
             }
             finish(request, result)
         })
@@ -187,8 +174,7 @@ impl BlockQueue for Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.line.close();
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.line.leave();
     }
 }
 

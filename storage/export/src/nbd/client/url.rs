@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use weft_block::{Error, ErrorKind};
 
@@ -17,14 +18,24 @@ pub enum Place {
     Tcp(String, u16),
 }
 
-/// An export on a server: `nbd://HOST[:PORT][/NAME]` or `nbd+unix:///[NAME]?socket=PATH`.
+/// An export on a server: `nbd://HOST[:PORT][/NAME]` or `nbd+unix:///[NAME]?socket=PATH`, either with
+/// `reconnect-delay=SECONDS` (QEMU's name for it).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     /// The server.
     pub place: Place,
     /// The export; empty for the default one.
     pub name: String,
+    /// How long a server that was lost is waited for.
+    pub reconnect_delay: Duration,
 }
+
+/// How long a server that was lost is waited for where the URL does not say: longer than a server takes to start anew,
+/// shorter than the time after which a guest gives its disk up.
+pub const RECONNECT_DELAY: Duration = Duration::from_secs(30);
+
+/// The longest that a URL may ask for.
+const LONGEST_DELAY: u64 = 24 * 3600;
 
 impl Url {
     /// Whether `text` means to be an NBD URL, right or wrong.
@@ -56,7 +67,10 @@ impl FromStr for Url {
             .and_then(|name| String::from_utf8(name).ok())
             .filter(|name| name.len() <= MAX_STRING && !name.contains('\0'))
             .ok_or_else(|| invalid("the export name is malformed"))?;
-        let socket = socket_of(query).map_err(|what| invalid(&what))?;
+        let Query {
+            socket,
+            reconnect_delay,
+        } = Query::of(query).map_err(|what| invalid(&what))?;
         let place = match (scheme.to_ascii_lowercase().as_str(), socket) {
             ("nbd+unix", Some(path)) if authority.is_empty() => Place::Unix(path),
             ("nbd+unix", Some(_)) => return Err(invalid("a Unix socket has no host")),
@@ -66,7 +80,11 @@ impl FromStr for Url {
             ("nbds" | "nbds+unix", _) => return Err(invalid("TLS is not supported yet")),
             _ => return Err(invalid("the scheme is not known")),
         };
-        Ok(Self { place, name })
+        Ok(Self {
+            place,
+            name,
+            reconnect_delay,
+        })
     }
 }
 
@@ -106,21 +124,42 @@ fn tcp(authority: &str) -> Result<Place, String> {
     Ok(Place::Tcp(host, port))
 }
 
-/// The socket of the query parameters; others are diagnosed, as the specification asks.
-fn socket_of(query: &str) -> Result<Option<PathBuf>, String> {
-    use std::os::unix::ffi::OsStringExt;
-    let mut socket = None;
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if key != "socket" {
-            return Err(format!("the parameter {key:?} is not known"));
+/// The query parameters; unknown ones are diagnosed, as the specification asks.
+struct Query {
+    socket: Option<PathBuf>,
+    reconnect_delay: Duration,
+}
+
+impl Query {
+    fn of(query: &str) -> Result<Self, String> {
+        let mut found = Self {
+            socket: None,
+            reconnect_delay: RECONNECT_DELAY,
+        };
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            match key {
+                "socket" => found.socket = Some(socket(value)?),
+                "reconnect-delay" => {
+                    let seconds = value.parse().ok().filter(|&most| most <= LONGEST_DELAY);
+                    let seconds = seconds.ok_or_else(|| {
+                        format!("reconnect-delay is a number of seconds, {LONGEST_DELAY} at most")
+                    })?;
+                    found.reconnect_delay = Duration::from_secs(seconds);
+                }
+                _ => return Err(format!("the parameter {key:?} is not known")),
+            }
         }
-        let path = decode(value)
-            .filter(|path| !path.is_empty() && !path.contains(&0))
-            .ok_or("the path of the socket is malformed")?;
-        socket = Some(PathBuf::from(std::ffi::OsString::from_vec(path)));
+        Ok(found)
     }
-    Ok(socket)
+}
+
+fn socket(value: &str) -> Result<PathBuf, String> {
+    use std::os::unix::ffi::OsStringExt;
+    let path = decode(value)
+        .filter(|path| !path.is_empty() && !path.contains(&0))
+        .ok_or("the path of the socket is malformed")?;
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(path)))
 }
 
 /// Undoes percent encoding; `None` if it is malformed.
@@ -154,12 +193,13 @@ fn encode(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use std::os::unix::ffi::OsStrExt;
-        match &self.place {
+        let start = match &self.place {
             Place::Unix(path) => {
                 f.write_str("nbd+unix:///")?;
                 encode(f, self.name.as_bytes())?;
                 f.write_str("?socket=")?;
-                encode(f, path.as_os_str().as_bytes())
+                encode(f, path.as_os_str().as_bytes())?;
+                '&'
             }
             Place::Tcp(host, port) => {
                 if host.contains(':') {
@@ -169,8 +209,13 @@ impl fmt::Display for Url {
                     encode(f, host.as_bytes())?;
                     write!(f, ":{port}/")?;
                 }
-                encode(f, self.name.as_bytes())
+                encode(f, self.name.as_bytes())?;
+                '?'
             }
+        };
+        match self.reconnect_delay {
+            RECONNECT_DELAY => Ok(()),
+            delay => write!(f, "{start}reconnect-delay={}", delay.as_secs()),
         }
     }
 }
@@ -220,6 +265,8 @@ mod tests {
             ("NBD://[::1]:123/", tcp("::1", 123), ""),
             ("nbd://user@127.0.0.1/ä", tcp("127.0.0.1", PORT), "ä"),
             ("nbd+unix:///?socket=/tmp/a%20b/%25", unix("/tmp/a b/%"), ""),
+            ("nbd+unix:///d?reconnect-delay=0&socket=x", unix("x"), "d"),
+            ("nbd://host/d?reconnect-delay=300", tcp("host", PORT), "d"),
         ] {
             assert_eq!(parsed(text), (place, name.to_string()), "{text}");
         }
@@ -239,6 +286,8 @@ mod tests {
             ("nbd+unix:///?socket=%00abstract", "socket"),
             ("nbd://host/?tls-type=psk", "tls-type"),
             ("nbd://[::1/", "bracket"),
+            ("nbd://host/?reconnect-delay=soon", "seconds"),
+            ("nbd://host/?reconnect-delay=86401", "86400 at most"),
             ("ftp://host/", "scheme"),
         ] {
             let error = text.parse::<Url>().unwrap_err();
