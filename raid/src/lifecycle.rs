@@ -194,6 +194,24 @@ impl Array {
         .await
     }
 
+    /// Takes a device back that was away, as the member it was, if the bitmap remembers all that it has missed. Whether it
+    /// did; if not, nothing was written to it.
+    ///
+    /// # Errors
+    /// `Invalid` if it is a member already or too small; otherwise as its reads and the array's writes.
+    pub async fn readmit(&self, member: MemberDevice, spawner: &Spawner) -> Result<bool> {
+        if let Some(refusal) = self.shared().refusal() {
+            return Err(refusal);
+        }
+        self.check_new(&member)?;
+        let examined = examine(&*member.device, spawner).await?;
+        let array = self.clone();
+        self.control(spawner, move |lane| async move {
+            array.rejoin(&lane, &member, &examined).await
+        })
+        .await
+    }
+
     fn check_new(&self, member: &MemberDevice) -> Result<()> {
         let info = member.device.info();
         let path = &member.path;

@@ -80,7 +80,11 @@ impl Daemon {
                 stopping: Notify::new(),
             });
             daemon.restore().await;
-            daemon.clone().serve(&paths.socket).await?;
+            let keeper = daemon.clone();
+            let keeping = tokio::spawn(async move { keeper.storage.take_back_members().await });
+            let served = daemon.clone().serve(&paths.socket).await;
+            keeping.abort();
+            served?;
             daemon.close().await;
             Ok(())
         })

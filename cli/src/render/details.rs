@@ -100,6 +100,8 @@ pub(crate) fn array(array: &Array) -> String {
             ),
         ));
     }
+    let waited_for = array.away.iter();
+    pairs.extend(waited_for.map(|disk| ("away", format!("{disk}  is taken back when it answers"))));
     if let Some(scrub) = &array.scrub {
         pairs.extend(scrub_lines(scrub));
     }

@@ -9,5 +9,6 @@ mod machines;
 mod networks;
 mod program;
 mod raid;
+mod remote;
 mod restart;
 mod volumes;

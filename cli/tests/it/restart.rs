@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use crate::program::{Weft, wait_until_ended};
 
 /// Ends the daemon as a crash does.
-fn kill_daemon(weft: &Weft) {
+pub(crate) fn kill_daemon(weft: &Weft) {
     let pid = weft.daemon_pid();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     wait_until_ended(pid);

@@ -198,6 +198,9 @@ pub struct Array {
     pub consistency: String,
     /// Its members, by slot, then spares.
     pub members: Vec<Member>,
+    /// Remote disks that were members and are taken back when they answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub away: Vec<String>,
     /// What it does in the background.
     pub sync: Sync,
     /// What the last check or repair has found since the array was started.

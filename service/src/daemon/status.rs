@@ -84,6 +84,9 @@ fn array_advice(array: &Array) -> Option<Advice> {
         .iter()
         .filter(|member| matches!(member.state, MemberState::Faulty | MemberState::Missing))
         .filter_map(|member| member.path.as_deref())
+        .chain(array.away.iter().map(String::as_str))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
         .collect::<Vec<_>>()
         .join(", ");
     let without = if lost.is_empty() {
@@ -108,10 +111,15 @@ fn array_advice(array: &Array) -> Option<Advice> {
                 (4 | 5, 1) | (6, 2) => "another loss loses data",
                 _ => "its redundancy is reduced",
             };
+            let (back, disk) = match &array.away[..] {
+                [] => ("", "DISK".to_owned()),
+                // A shell takes some of its characters for its own.
+                [away, ..] => ("; it is taken back when it answers", format!("'{away}'")),
+            };
             Some(Advice {
                 object,
-                message: format!("it serves data{without}; {spare}"),
-                command: Some(format!("weft raid add {} DISK", array.name)),
+                message: format!("it serves data{without}; {spare}{back}"),
+                command: Some(format!("weft raid add {} {disk}", array.name)),
             })
         }
         (ArrayState::Clean | ArrayState::Active, _) => disagreement_advice(array),
@@ -208,6 +216,7 @@ mod tests {
                 member(1, MemberState::Faulty),
                 member(2, MemberState::InSync),
             ],
+            away: Vec::new(),
             scrub: None,
             sync: Sync {
                 action,

@@ -8,6 +8,7 @@ use weft_raid::level::{CopiesLayout, Level, ParityLayout};
 use weft_raid::{AssembleOptions, Consistency, CreateOptions, Examined, MemberDevice};
 use weft_uring::{ShardHandle, spawner};
 
+use super::away::Away;
 use super::describe;
 use super::disks::{self, Access, Served};
 use super::pace::Pace;
@@ -28,6 +29,7 @@ pub(super) struct RunningArray {
     pub(super) array: weft_raid::Array,
     pub(super) home: ShardHandle,
     pub(super) upkeep: Upkeep,
+    pub(super) away: Away,
 }
 
 /// What the store keeps of an array.
@@ -48,7 +50,7 @@ pub(super) struct Record {
 impl Record {
     fn new(array: &RunningArray, running: bool) -> Self {
         Self {
-            disks: array.disks(),
+            disks: array.known_disks(),
             running,
             pace: array.upkeep.pace(),
             boot: super::boot_id(),
@@ -86,20 +88,22 @@ impl RunningArray {
             array,
             home,
             upkeep,
+            away: Away::default(),
         }
     }
 
     /// The array as a disk.
     pub(super) fn served(&self) -> Served {
-        Served {
-            device: Arc::new(self.array.clone()),
-            home: self.home.clone(),
-        }
+        Served::here(Arc::new(self.array.clone()), self.home.clone())
     }
 
     pub(super) fn describe(&self, name: &str) -> Array {
         let (status, scrub) = (self.array.status(), self.array.scrub_report());
-        describe::array(name, &status, scrub, &self.upkeep)
+        let away = self.away.disks().map(str::to_owned).collect();
+        Array {
+            away,
+            ..describe::array(name, &status, scrub, &self.upkeep)
+        }
     }
 
     /// What the store is to keep of it.
@@ -108,13 +112,23 @@ impl RunningArray {
     }
 
     /// The disks that the array has now.
-    fn disks(&self) -> Vec<String> {
+    pub(super) fn disks(&self) -> Vec<String> {
         self.array
             .status()
             .members
             .into_iter()
             .filter_map(|member| member.path)
             .collect()
+    }
+
+    /// Those, and the ones that are taken back when they answer.
+    fn known_disks(&self) -> Vec<String> {
+        let mut disks = self.disks();
+        let away = self.away.disks().map(str::to_owned);
+        disks.extend(away);
+        disks.sort();
+        disks.dedup();
+        disks
     }
 }
 
@@ -170,7 +184,13 @@ impl Storage {
                 }
             }
         }
-        self.start_array(state, name, there, force).await
+        self.start_array(state, name, there, force).await?;
+        let running = state.running_array_mut(name)?;
+        let used = running.disks();
+        for disk in disks.iter().filter(|disk| !used.contains(disk)) {
+            running.away.is_missed(disk);
+        }
+        self.store.put(Kind::Array, name, &running.record())
     }
 
     /// All arrays.
@@ -409,6 +429,11 @@ impl State {
                 taken => return taken,
             }
         }
+    }
+
+    pub(super) fn running_array_mut(&mut self, name: &str) -> Result<&mut RunningArray> {
+        let running = self.arrays.get_mut(name);
+        running.ok_or_else(|| Error::not_found("array", name))
     }
 
     pub(super) fn running_array(&self, name: &str) -> Result<&RunningArray> {

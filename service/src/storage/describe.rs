@@ -36,6 +36,7 @@ pub(super) fn array(
         },
         consistency: status.consistency.to_owned(),
         members: status.members.iter().map(member).collect(),
+        away: Vec::new(),
         sync: sync(status.sync, upkeep),
         scrub: scrub.map(|report| scrub_report(report, status)),
     }

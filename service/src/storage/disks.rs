@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weft_block::{BlockDevice, Buffer, IoVec, Request, signature};
+use weft_export::nbd::client::NbdDevice;
 use weft_uring::{FileDevice, OpenOptions, ShardHandle};
 
 use crate::api::{DiskUse, Error, ErrorKind, Result};
@@ -16,6 +17,19 @@ pub struct Served {
     pub device: Arc<dyn BlockDevice>,
     /// Where its queues are opened.
     pub home: ShardHandle,
+    /// The same device, if a server elsewhere offers it.
+    pub remote: Option<Arc<NbdDevice>>,
+}
+
+impl Served {
+    /// A device of this machine.
+    pub fn here(device: Arc<dyn BlockDevice>, home: ShardHandle) -> Self {
+        Self {
+            device,
+            home,
+            remote: None,
+        }
+    }
 }
 
 /// How a disk may be shared.

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use weft_block::BlockDevice;
 use weft_export::nbd;
 use weft_uring::{Address, ShardHandle};
 
@@ -67,7 +66,7 @@ pub fn name_of(request: &ExportAdd) -> Result<String> {
 ///
 /// # Errors
 /// `Invalid` if the URL is none, `Io` if the server cannot be reached.
-pub async fn remote(url: &str, home: &ShardHandle) -> Result<Arc<dyn BlockDevice>> {
+pub async fn remote(url: &str, home: ShardHandle) -> Result<Served> {
     let parsed: nbd::client::Url = url.parse().map_err(|error| {
         Error::new(
             ErrorKind::Invalid,
@@ -75,11 +74,13 @@ pub async fn remote(url: &str, home: &ShardHandle) -> Result<Arc<dyn BlockDevice
             format!("{url} names no disk: {error}"),
         )
     })?;
-    crate::shards::on(home, url, move || async move {
-        let device = nbd::client::NbdDevice::connect(&parsed).await?;
-        Ok(Arc::new(device) as Arc<dyn BlockDevice>)
+    let connect = move || async move { nbd::client::NbdDevice::connect(&parsed).await };
+    let device = Arc::new(crate::shards::on(&home, url, connect).await?);
+    Ok(Served {
+        device: device.clone(),
+        home,
+        remote: Some(device),
     })
-    .await
 }
 
 impl Exports {

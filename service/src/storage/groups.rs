@@ -77,10 +77,7 @@ impl RunningGroup {
             let name = format!("{vg}/{lv}");
             Error::not_found("volume", &name)
         })?;
-        Ok(Served {
-            device: volume.clone(),
-            home: self.home.clone(),
-        })
+        Ok(Served::here(volume.clone(), self.home.clone()))
     }
 
     /// Activates what can be and is not active yet.

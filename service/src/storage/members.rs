@@ -18,11 +18,12 @@ impl Storage {
     /// `NotFound`, or `Invalid` if the array cannot do without it.
     pub async fn fail_member(&self, name: &str, disk: &str) -> Result<Array> {
         let path = disk.to_owned();
-        self.change_array(
-            name,
-            |array| async move { array.fail(&path, &spawner()).await },
-        )
-        .await
+        let fail = |array: weft_raid::Array| async move { array.fail(&path, &spawner()).await };
+        self.change_array(name, fail).await?;
+        let mut state = self.state.lock().await;
+        let running = state.running_array_mut(name)?;
+        running.away.is_out(disk);
+        Ok(running.describe(name))
     }
 
     /// Takes a failed member or a spare out.
@@ -36,7 +37,9 @@ impl Storage {
                 array.remove(&path, &spawner()).await
             })
             .await?;
-        self.state.lock().await.claims.release(disk, &user(name));
+        let mut state = self.state.lock().await;
+        state.claims.release(disk, &user(name));
+        state.running_array_mut(name)?.away.is_forgotten(disk);
         Ok(shown)
     }
 
@@ -47,9 +50,7 @@ impl Storage {
     pub async fn add_member(&self, name: &str, disk: &str, force: bool) -> Result<Array> {
         let mut state = self.state.lock().await;
         let uuid = state.running_array(name)?.array.status().uuid;
-        let served = state
-            .take(&self.shards, disk, user(name), Access::Exclusive)
-            .await?;
+        let served = state.take_member(&self.shards, name, disk).await?;
         drop(state);
         let added = async {
             // A member that was away may come back; anything else on the disk is somebody's.
@@ -64,8 +65,12 @@ impl Storage {
             .await
         }
         .await;
-        if added.is_err() {
-            self.state.lock().await.claims.release(disk, &user(name));
+        let mut state = self.state.lock().await;
+        let running = state.running_array_mut(name)?;
+        match added.is_ok() {
+            true => running.away.is_forgotten(disk),
+            false if running.disks().iter().any(|known| known == disk) => {}
+            false => state.claims.release(disk, &user(name)),
         }
         added
     }
@@ -181,7 +186,7 @@ impl Storage {
     }
 
     /// Makes a change on the array's shard, and remembers its members.
-    async fn change_array<F>(
+    pub(super) async fn change_array<F>(
         &self,
         name: &str,
         change: impl FnOnce(weft_raid::Array) -> F + Send + 'static,

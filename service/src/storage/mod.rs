@@ -4,6 +4,7 @@
 //! background work run on the stacks' shards and take no part in it.
 
 mod arrays;
+mod away;
 mod describe;
 pub mod disks;
 pub mod exports;
@@ -18,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use weft_block::{BlockDevice, signature};
+use weft_block::signature;
 
 use crate::api::{Advice, Disk, DiskCreate, DiskUse, Error, ErrorKind, Result};
 use crate::shards::Shards;
@@ -297,10 +298,7 @@ impl State {
         match Reference::of(disk) {
             Reference::Path(path) => {
                 let device = disks::open_file(path, read_only)?;
-                Ok(Served {
-                    device,
-                    home: shards.place()?,
-                })
+                Ok(Served::here(device, shards.place()?))
             }
             Reference::Array(name) => match self.arrays.get(name) {
                 Some(array) => Ok(array.served()),
@@ -317,11 +315,7 @@ impl State {
                     .ok_or_else(|| Error::not_found("group", vg))?;
                 group.served(vg, lv)
             }
-            Reference::Url(url) => {
-                let home = shards.place()?;
-                let device: Arc<dyn BlockDevice> = exports::remote(url, &home).await?;
-                Ok(Served { device, home })
-            }
+            Reference::Url(url) => exports::remote(url, shards.place()?).await,
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::site::MIB;
 
 /// A server of others on a Unix socket.
 struct Other {
+    program: String,
+    arguments: String,
     process: Process,
     folder: tempfile::TempDir,
     name: &'static str,
@@ -25,34 +27,65 @@ impl Other {
     fn start(program: &str, arguments: &str, name: &'static str) -> Result<Self> {
         let folder = temp_dir();
         weft_tests::sparse_file(folder.path(), "disk.img", 64 * MIB);
-        let socket = folder.path().join("socket");
-        let place = |word: &str| {
-            word.replace("SOCKET", socket.to_str().unwrap())
-                .replace("FOLDER", folder.path().to_str().unwrap())
-        };
-        let mut command = Process::command(program);
-        command.args(arguments.split_whitespace().map(place));
-        let log = std::fs::File::create(folder.path().join("log"))?;
-        command.stderr(log);
-        let mut process = Process::spawn(command)?;
-        while !answers(&socket) {
-            let log = folder.path().join("log");
-            let told = || std::fs::read_to_string(&log).unwrap_or_default();
-            ensure!(process.is_running(), "{program} {arguments}: {}", told());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        Self::in_folder(folder, program, arguments, name)
+    }
+
+    fn in_folder(
+        folder: tempfile::TempDir,
+        program: &str,
+        arguments: &str,
+        name: &'static str,
+    ) -> Result<Self> {
         Ok(Self {
-            process,
+            process: spawn(folder.path(), program, arguments)?,
+            program: program.to_string(),
+            arguments: arguments.to_string(),
             folder,
             name,
         })
     }
 
+    /// It is killed, and another is started in its place.
+    fn restart(&mut self) -> Result<()> {
+        self.process.signal(nix::sys::signal::Signal::SIGKILL)?;
+        self.process.wait_for(Duration::from_secs(5))?;
+        std::fs::remove_file(self.folder.path().join("socket"))?;
+        self.process = spawn(self.folder.path(), &self.program, &self.arguments)?;
+        Ok(())
+    }
+
     fn url(&self) -> Url {
+        self.url_with("")
+    }
+
+    fn url_with(&self, query: &str) -> Url {
         let socket = self.folder.path().join("socket");
-        let text = format!("nbd+unix:///{}?socket={}", self.name, socket.display());
+        let text = format!(
+            "nbd+unix:///{}?socket={}{query}",
+            self.name,
+            socket.display()
+        );
         text.parse().unwrap()
     }
+}
+
+/// Starts a server and waits until it answers.
+fn spawn(folder: &Path, program: &str, arguments: &str) -> Result<Process> {
+    let socket = folder.join("socket");
+    let place = |word: &str| {
+        word.replace("SOCKET", socket.to_str().unwrap())
+            .replace("FOLDER", folder.to_str().unwrap())
+    };
+    let mut command = Process::command(program);
+    command.args(arguments.split_whitespace().map(place));
+    command.stderr(std::fs::File::create(folder.join("log"))?);
+    let mut process = Process::spawn(command)?;
+    while !answers(&socket) {
+        let told = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        ensure!(process.is_running(), "{program} {arguments}: {}", told());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(process)
 }
 
 fn answers(socket: &Path) -> bool {
@@ -191,7 +224,7 @@ fn a_server_that_dies_is_offline() -> Result<()> {
     let arguments = "-f -U SOCKET --filter=delay memory 64M delay-read=20";
     let mut server = Other::start("nbdkit", arguments, "")?;
     block_on(async {
-        let (device, queue) = open(&server.url()).await?;
+        let (device, queue) = open(&server.url_with("&reconnect-delay=1")).await?;
         put(&*queue, 0, &[1; 4096]).await?;
         let read = queue.submit(Request::read(0, IoVec::zeroed(4096)));
         sleep(Duration::from_millis(50)).await;
@@ -200,11 +233,63 @@ fn a_server_that_dies_is_offline() -> Result<()> {
         server.process.wait_for(Duration::from_secs(5))?;
         let error = put(&*queue, 0, &[1; 4096]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Offline);
-        let queue = device.open(&spawner())?;
-        let error = put(&*queue, 0, &[1; 4096]).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Offline);
+        let given_up = device.open(&spawner()).err();
+        assert_eq!(given_up.map(|error| error.kind()), Some(ErrorKind::Offline));
         anyhow::Ok(())
     })
+}
+
+/// Writes with a flush now and then, while the server is killed again and again.
+async fn write_through(server: &mut Other, queue: &dyn BlockQueue) -> Result<()> {
+    for round in 0..6 {
+        for place in 0..40 {
+            put(queue, place * 65536, &data::bytes(round + place, 65536)).await?;
+            if place == 20 {
+                queue.submit(Request::flush()).await.result?;
+            }
+            if place == 30 + round {
+                server.restart()?;
+            }
+        }
+        for place in 0..40 {
+            let found = take(queue, place * 65536, 65536).await?;
+            ensure!(found == data::bytes(round + place, 65536), "block {place}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn servers_that_are_killed_and_started_anew_are_not_noticed() -> Result<()> {
+    require!("nbdkit", "qemu-nbd", "qemu-img");
+    let servers = [
+        ("nbdkit", "-f -U SOCKET file FOLDER/disk.img", ""),
+        // One connection; what is not flushed is lost with it.
+        ("qemu-nbd", "-t -f raw -k SOCKET FOLDER/disk.img", ""),
+        (
+            "qemu-nbd",
+            "-t -e 8 -f qcow2 --cache=writeback -k SOCKET -x disk FOLDER/disk.qcow2",
+            "disk",
+        ),
+    ];
+    for (program, arguments, name) in servers {
+        let folder = temp_dir();
+        weft_tests::sparse_file(folder.path(), "disk.img", 64 * MIB);
+        let image = folder.path().join("disk.qcow2");
+        let image = image.to_str().context("the path is text")?;
+        weft_tests::run("qemu-img", ["create", "-q", "-f", "qcow2", image, "64M"])?;
+        let mut server = Other::in_folder(folder, program, arguments, name)?;
+        block_on(async {
+            let (device, queue) = open(&server.url()).await?;
+            // As a member of an array, which has several.
+            let another = device.open(&spawner())?;
+            write_through(&mut server, &*queue).await?;
+            another.submit(Request::flush()).await.result?;
+            anyhow::Ok(())
+        })
+        .with_context(|| format!("{program} {arguments}"))?;
+    }
+    Ok(())
 }
 
 #[test]

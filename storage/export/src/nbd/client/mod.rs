@@ -99,6 +99,11 @@ impl NbdDevice {
         })
     }
 
+    /// Why the device was given up, if it was.
+    pub fn given_up(&self) -> Option<String> {
+        self.seats.dead()
+    }
+
     /// The line of this thread, if there is one that may be used.
     fn line(&self) -> Option<Rc<Line>> {
         LINES.with_borrow_mut(|lines| {
