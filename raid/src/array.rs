@@ -8,6 +8,7 @@ mod copies;
 mod core;
 mod errors;
 mod intent;
+mod journal;
 mod lane;
 mod locks;
 mod lost;
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) locks: Arc<RangeLocks>,
     /// The partial parity log, if the array has one.
     log: Option<ppl::Log>,
+    /// The journal, if the array has one, whether it is there or not.
+    pub(crate) journal: Option<journal::Journal>,
     /// It takes no requests: another shape takes its place, or has.
     closed: AtomicBool,
     /// The bitmap's image in bytes, to know what space is unused.
@@ -111,6 +114,11 @@ impl Shared {
         }
     }
 
+    /// Whether changes go to a journal first.
+    pub(crate) fn has_journal(&self) -> bool {
+        self.journal.is_some()
+    }
+
     /// Sectors that the bitmap takes.
     pub(crate) fn bitmap_sectors(&self) -> u64 {
         self.bitmap_bytes.div_ceil(SECTOR)
@@ -145,6 +153,8 @@ impl Array {
             &superblock,
             state.members.iter().map(|member| &member.superblock),
         );
+        let journaled = state.journal().map(|member| member.superblock.data_size);
+        let journal = journal::Journal::of(&superblock, journaled);
         let bitmap_bytes = meta.bitmap.as_ref().map_or(0, |image| image.bytes().len());
         let core = Arc::new(Core::new(state, meta));
         let shared = Shared {
@@ -155,6 +165,7 @@ impl Array {
             info,
             locks: Arc::default(),
             log,
+            journal,
             closed: AtomicBool::new(false),
             bitmap_bytes: bitmap_bytes as u64,
             core: Arc::clone(&core),

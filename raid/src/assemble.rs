@@ -3,6 +3,7 @@
 //! Nothing is written before it is decided that the array starts. Then the members that take part are told who does,
 //! durably, before any request is taken.
 
+mod journal;
 mod select;
 
 use std::rc::Rc;
@@ -64,7 +65,11 @@ pub async fn assemble(
         .members
         .iter()
         .any(|member| member.device.info().read_only);
-    let logs = freshest.features.has_ppl();
+    let journaled = array.shared().superblock.features.has(Features::JOURNAL);
+    let logs = freshest.features.has_ppl() || journaled;
+    if read_only && journaled {
+        check_replayed(&array, spawner).await?;
+    }
     if (changed || logs) && freshest.level != Level::Raid0 && !read_only {
         let (started, own, force) = (array.clone(), Rc::clone(spawner), options.force);
         Lane::to_the_end(spawner, async move {
@@ -72,15 +77,32 @@ pub async fn assemble(
             if dirty {
                 started.recover_by_log(&lane, force).await?;
             }
+            let replayed = started.recover_by_journal(&lane, force).await?;
             lane.begin_log().await?;
-            match changed {
-                true => lane.publish_start(whole_bits, &torn_logs).await,
+            if changed {
+                lane.publish_start(whole_bits, &torn_logs).await?;
+            }
+            match replayed {
+                true => lane.begin_journal_anew().await,
                 false => Ok(()),
             }
         })
         .await?;
     }
     Ok(array)
+}
+
+/// Refuses an array that cannot be written and whose journal has what the members may not have.
+async fn check_replayed(array: &Array, spawner: &Spawner) -> Result<()> {
+    let lane = Lane::open(&array.shared(), spawner)?;
+    if !array.awaits_replay(&lane).await? {
+        return Ok(());
+    }
+    let why = format!(
+        "array {} cannot start: its journal has what must be written to its members first, and one of its disks is read-only",
+        array.name()
+    );
+    Err(Error::new(ErrorKind::ReadOnly, why))
 }
 
 /// The array's bitmap, from the first member in sync that has one that can be used. If the array has one and none can
@@ -221,6 +243,7 @@ fn duty(
     match verdict {
         Verdict::InSync(slot) => Some(Duty::InSync(*slot)),
         Verdict::Spare => Some(Duty::Spare),
+        Verdict::Journal => Some(Duty::Journal),
         Verdict::Replacing { slot, done } => Some(Duty::Replacing {
             slot: *slot,
             done: Arc::new(AtomicU64::new(done * SECTOR)),

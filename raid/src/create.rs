@@ -1,7 +1,11 @@
 //! Making an array.
 
+mod journal;
+
 use std::sync::Arc;
 
+use journal::check_journal;
+pub(crate) use journal::{journal_superblock, journal_writes};
 use weft_block::{BlockDevice, Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR, Spawner};
 
 use crate::array::{Array, Lane};
@@ -43,6 +47,8 @@ pub enum Consistency {
     /// What was under way is put right by the partial parity log, of RAID-5 alone. It closes the write hole: a crash
     /// costs nothing, also while a member is away.
     Ppl,
+    /// All changes of RAID-4, 5 or 6 go to a journal first, on a device of its own. It closes the write hole as well.
+    Journal,
 }
 
 impl Consistency {
@@ -56,7 +62,7 @@ impl Consistency {
 
     /// The policy of md's name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Resync, Self::Bitmap, Self::Ppl]
+        [Self::Resync, Self::Bitmap, Self::Ppl, Self::Journal]
             .into_iter()
             .find(|policy| policy.name() == name)
     }
@@ -67,6 +73,7 @@ impl Consistency {
             Self::Resync => "resync",
             Self::Bitmap => "bitmap",
             Self::Ppl => "ppl",
+            Self::Journal => "journal",
         }
     }
 }
@@ -88,13 +95,13 @@ pub struct CreateOptions {
     pub uuid: [u8; 16],
     /// Identities of the members: random, one for each.
     pub member_uuids: Vec<[u8; 16]>,
-    /// What makes the members agree after a crash; ignored by RAID-0.
+    /// What makes the members agree after a crash; ignored by RAID-0. With a journal, the last of all members holds it.
     pub consistency: Consistency,
     /// Bytes that a bit of the bitmap stands for, a power of two of at least 4 KiB; md's choice if none.
     pub bitmap_chunk: Option<u32>,
     /// Take the members' contents as in sync: only for members that are known to be all zeroes or equal.
     pub assume_clean: bool,
-    /// How many of the last members are spares.
+    /// How many of the last members are spares, before the one for the journal.
     pub spares: usize,
     /// The time.
     pub now: Timestamp,
@@ -123,6 +130,15 @@ impl CreateOptions {
             spares: 0,
             now,
         }
+    }
+
+    fn has_journal(&self) -> bool {
+        self.consistency == Consistency::Journal
+    }
+
+    /// How many of `members` get a slot.
+    fn active(&self, members: usize) -> usize {
+        members.saturating_sub(self.spares + usize::from(self.has_journal()))
     }
 }
 
@@ -201,9 +217,10 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
         .iter()
         .map(|member| member.device.info().size / SECTOR)
         .collect();
-    let smallest = sectors.iter().copied().min().unwrap_or(0);
+    let holding = sectors.len() - usize::from(options.has_journal());
+    let smallest = sectors[..holding].iter().copied().min().unwrap_or(0);
     let layout = Layout::choose(smallest, chunk, options.consistency == Consistency::Ppl);
-    let size = member_size(options, members, &layout, smallest, chunk)?;
+    let size = member_size(options, &members[..holding], &layout, smallest, chunk)?;
     let mut superblock = template(options, members.len(), &layout, size, chunk);
     let mut image = None;
     if has_bitmap(options) {
@@ -223,36 +240,49 @@ fn plan(options: &CreateOptions, members: &[MemberDevice]) -> Result<Vec<Writes>
             layout.log_room,
         ));
     }
-    let data: Vec<u64> = sectors
+    let data: Vec<u64> = sectors[..holding]
         .iter()
         .map(|sectors| (sectors - layout.data_offset) * SECTOR)
         .collect();
     // Refuses what the geometry cannot be, and says how large it will be.
     Geometry::of(&superblock, &data)?;
-    let bitmap_sectors = image
-        .as_ref()
-        .map_or(0, |image| image.bytes().len() as u64 / SECTOR);
     let mut plan = Vec::new();
-    for (number, uuid) in options.member_uuids.iter().enumerate() {
+    for (number, uuid) in options.member_uuids.iter().enumerate().take(holding) {
         superblock.dev_number = number as u32;
         superblock.device_uuid = *uuid;
         superblock.data_size = sectors[number] - layout.data_offset;
-        let bytes = superblock.to_bytes(block as usize);
-        let mut writes: Writes = Vec::new();
-        if let (Some(image), Some(at)) = (&image, superblock.bitmap_sector()) {
-            writes.push((at * SECTOR, image.bytes().to_vec()));
-        }
-        if let Some(at) = superblock.bblog_sector() {
-            let log = vec![0xff; usize::from(superblock.bblog_size) * SECTOR as usize];
-            writes.push((at * SECTOR, log));
-        }
-        if let Some(at) = superblock.copy_sector(bitmap_sectors) {
-            writes.push((at * SECTOR, bytes.clone()));
-        }
-        writes.push((SUPER_BYTE, bytes));
-        plan.push(writes);
+        plan.push(member_writes(&superblock, image.as_ref(), block as usize));
+    }
+    if let Some(member) = members.get(holding) {
+        superblock.dev_number = holding as u32;
+        let uuid = options.member_uuids[holding];
+        plan.push(journal_writes(
+            without_host(&options.name),
+            &superblock,
+            member,
+            uuid,
+        )?);
     }
     Ok(plan)
+}
+
+/// What is written to a member: bitmap, bad-block log, and the superblock with its copy.
+fn member_writes(superblock: &Superblock, image: Option<&BitmapImage>, block: usize) -> Writes {
+    let bitmap_sectors = image.map_or(0, |image| image.bytes().len() as u64 / SECTOR);
+    let bytes = superblock.to_bytes(block);
+    let mut writes: Writes = Vec::new();
+    if let (Some(image), Some(at)) = (image, superblock.bitmap_sector()) {
+        writes.push((at * SECTOR, image.bytes().to_vec()));
+    }
+    if let Some(at) = superblock.bblog_sector() {
+        let log = vec![0xff; usize::from(superblock.bblog_size) * SECTOR as usize];
+        writes.push((at * SECTOR, log));
+    }
+    if let Some(at) = superblock.copy_sector(bitmap_sectors) {
+        writes.push((at * SECTOR, bytes.clone()));
+    }
+    writes.push((SUPER_BYTE, bytes));
+    writes
 }
 
 fn has_bitmap(options: &CreateOptions) -> bool {
@@ -266,7 +296,10 @@ fn check(options: &CreateOptions, members: &[MemberDevice]) -> Result<()> {
             "array {name}: only RAID-5 has a partial parity log, {level} has not"
         ));
     }
-    let active = members.len().saturating_sub(options.spares);
+    let active = options.active(members.len());
+    if options.has_journal() {
+        check_journal(name, level, active)?;
+    }
     let least = level.least_members();
     if active < least as usize {
         return invalid(format!(
@@ -353,10 +386,13 @@ fn template(
     size: u64,
     chunk: u64,
 ) -> Superblock {
-    let active = members - options.spares;
+    let active = options.active(members);
     let mut roles = vec![Role::Spare; ROLES as usize];
     for (slot, role) in roles.iter_mut().take(active).enumerate() {
         *role = Role::Active(slot as u16);
+    }
+    if options.has_journal() {
+        roles[members - 1] = Role::Journal;
     }
     let mut set_name = [0; 32];
     set_name[..options.name.len()].copy_from_slice(options.name.as_bytes());
@@ -370,6 +406,10 @@ fn template(
             (Features::default(), copies.number())
         }
         _ => (Features::default(), 0),
+    };
+    let features = match options.has_journal() {
+        true => features.with(Features::JOURNAL),
+        false => features,
     };
     let clean = options.assume_clean || !options.level.is_redundant();
     Superblock {

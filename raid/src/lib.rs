@@ -27,6 +27,7 @@ mod create;
 mod examine;
 mod fields;
 pub mod geometry;
+pub mod journal;
 mod layout;
 pub mod level;
 mod lifecycle;

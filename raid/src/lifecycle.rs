@@ -1,5 +1,6 @@
 //! What is done to a running array by name: fail, remove, add, tick, stop.
 
+mod journal;
 mod replace;
 
 use std::rc::Rc;
@@ -81,7 +82,16 @@ impl Array {
         };
         let why = Error::new(ErrorKind::Offline, "failed by an administrator");
         self.control(spawner, move |lane| async move {
-            lane.fail_members(vec![(id, why)]).await
+            let journaled = lane.is_journaled();
+            lane.fail_members(vec![(id, why)]).await?;
+            match journaled && !lane.is_journaled() {
+                // What it alone had made durable.
+                true => {
+                    let failed = lane.flush_members().await;
+                    lane.fail_members(failed).await
+                }
+                false => Ok(()),
+            }
         })
         .await
     }
@@ -137,7 +147,14 @@ impl Array {
                     drop(state);
                     return array.invalid(&format!("{path} is not a member"));
                 };
-                if state.members[index].duty.slot().is_some() {
+                let duty = &state.members[index].duty;
+                if duty.is_journal() {
+                    drop(state);
+                    return array.invalid(&format!(
+                        "{path} holds its journal, without which it takes no writes; fail it first"
+                    ));
+                }
+                if duty.slot().is_some() {
                     drop(state);
                     return array.invalid(&format!("{path} is in use; fail it first"));
                 }
@@ -382,6 +399,7 @@ impl Array {
                 return Ok(());
             }
             lane.checkpoint().await?;
+            lane.empty_journal().await?;
             lane.lay_down().await
         })
         .await

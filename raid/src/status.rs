@@ -110,9 +110,9 @@ pub struct Status {
     pub size_bytes: u64,
     /// State.
     pub state: ArrayState,
-    /// How a crash is made up for: `ppl`, `bitmap`, `resync`, or `none` for RAID-0.
+    /// How a crash is made up for: `journal`, `ppl`, `bitmap`, `resync`, or `none` for RAID-0.
     pub consistency: &'static str,
-    /// Members by slot, then those that are to replace one, spares and faulty ones.
+    /// Members by slot, then those that are to replace one, spares, the journal and faulty ones.
     pub members: Vec<MemberStatus>,
     /// What is being made whole.
     pub sync: Progress,
@@ -131,6 +131,7 @@ impl Array {
         let run = match &state.run {
             Run::Failed(_) => ArrayState::Failed,
             _ if !state.is_whole(geometry) => ArrayState::Degraded,
+            _ if shared.has_journal() && state.journal().is_none() => ArrayState::Degraded,
             _ if state.is_dirty() || state.intent.resync_count() > 0 => ArrayState::Active,
             _ => ArrayState::Clean,
         };
@@ -138,8 +139,12 @@ impl Array {
         if let Run::Failed(why) = &state.run {
             messages.push(why.clone());
         }
+        if shared.has_journal() && state.journal().is_none() {
+            messages.push("its journal has failed: it can be read, and takes no writes until it has a new one".into());
+        }
         let consistency = match geometry.level() {
             Level::Raid0 => "none",
+            _ if shared.has_journal() => Consistency::Journal.name(),
             _ if superblock.features.has_ppl() => Consistency::Ppl.name(),
             _ if state.intent.is_persistent() => Consistency::Bitmap.name(),
             _ => Consistency::Resync.name(),
@@ -186,7 +191,7 @@ fn members(state: &crate::array::State, slots: u32) -> Vec<MemberStatus> {
     for member in &state.members {
         let (slot, state, why) = match &member.duty {
             Duty::Replacing { slot, .. } => (Some(*slot), MemberState::Rebuilding, None),
-            Duty::Spare => (None, MemberState::InSync, None),
+            Duty::Spare | Duty::Journal => (None, MemberState::InSync, None),
             Duty::Faulty { slot, why } => (*slot, MemberState::Faulty, Some(why.clone())),
             _ => continue,
         };
@@ -195,6 +200,7 @@ fn members(state: &crate::array::State, slots: u32) -> Vec<MemberStatus> {
             slot,
             role: match slot {
                 Some(_) => MemberRole::Active,
+                None if member.is_journal() => MemberRole::Journal,
                 None => MemberRole::Spare,
             },
             state,

@@ -179,7 +179,8 @@ pub struct Superblock {
     pub data_offset: u64,
     /// Sectors of data that the member has room for.
     pub data_size: u64,
-    /// Sectors of this member that are in sync, if the features say that it is being recovered.
+    /// Sectors of this member that are in sync, if the features say that it is being recovered; of a journal, the sector
+    /// of its data at which the log begins.
     pub recovery_offset: u64,
     /// Index into the roles.
     pub dev_number: u32,

@@ -4,6 +4,7 @@ mod assembly;
 mod contract;
 mod harness;
 mod healing;
+mod journaling;
 mod logging;
 mod members;
 mod power;

@@ -139,7 +139,7 @@ impl Lane {
             let live = state
                 .members
                 .iter()
-                .filter(|member| member.duty.slot().is_some());
+                .filter(|member| member.duty.slot().is_some() || member.duty.is_journal());
             live.map(|member| (member.id, Arc::clone(&member.device)))
                 .collect()
         };

@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use weft_block::{Error, IoVec, LocalBoxFuture, Request, Result, SECTOR};
 
 use super::Shared;
+use super::journal::Journal;
 use super::lane::Lane;
 use super::ppl::Log;
 use super::state::{Dirt, Duty, Member, MemberId, State};
@@ -55,14 +56,15 @@ pub(crate) struct Due {
     idle: bool,
     /// A member is being rebuilt.
     rebuilding: bool,
-    /// A header of the partial parity log names what has long been done.
+    /// The partial parity log or the journal names what has long been done.
     log: bool,
 }
 
 impl Due {
     /// Lets time pass.
     pub(crate) fn now(shared: &Shared) -> Self {
-        let log = shared.log.as_ref().is_some_and(Log::tick);
+        let log = shared.log.as_ref().is_some_and(Log::tick)
+            || shared.journal.as_ref().is_some_and(Journal::tick);
         let state = &mut *shared.state();
         let idle = !std::mem::take(&mut state.written) && state.writing == 0;
         Self {
@@ -397,6 +399,7 @@ impl Lane {
             self.checkpoint().await?;
         }
         if due.log {
+            self.empty_journal().await?;
             self.empty_log().await?;
         }
         if !clearable && !idle {
@@ -478,6 +481,7 @@ fn roles(state: &State) -> Vec<Role> {
                 | Duty::Rebuilding { slot, .. }
                 | Duty::Replacing { slot, .. } => Role::Active(*slot as u16),
                 Duty::Spare => Role::Spare,
+                Duty::Journal => Role::Journal,
                 Duty::Faulty { .. } => Role::Faulty,
             };
         }
@@ -485,12 +489,13 @@ fn roles(state: &State) -> Vec<Role> {
     roles
 }
 
-/// Sectors known to be in sync, as md says it: nothing while writes may be under way.
+/// Sectors known to be in sync, as md says it: nothing while writes may be under way, unless the journal has them.
 fn resync_offset(shared: &Shared, state: &State, dirt: Dirt) -> u64 {
+    let journaled = shared.journal.is_some() && state.journal().is_some();
     match (shared.geometry.level(), dirt) {
         (Level::Raid0, _) => CLEAN,
-        (_, Dirt::Dirty) => 0,
-        (_, Dirt::Clean) => match state.intent.next_resync(0) {
+        (_, Dirt::Dirty) if !journaled => 0,
+        (_, _) => match state.intent.next_resync(0) {
             Some(range) => range.start / SECTOR,
             None => CLEAN,
         },
@@ -520,6 +525,7 @@ fn compose(
     };
     superblock.recovery_offset = 0;
     match &member.duty {
+        Duty::Journal => superblock.recovery_offset = member.superblock.recovery_offset,
         Duty::Rebuilding {
             recorded,
             by_bitmap,

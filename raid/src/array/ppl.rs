@@ -21,7 +21,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 use smallvec::SmallVec;
-use turns::{Change, Leading, LogState, Turn, Waiting, hand_over};
+pub(crate) use turns::Change;
+use turns::{Leading, LogState, Turn, Waiting, hand_over};
 use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR, yield_now};
 
 use super::Lane;

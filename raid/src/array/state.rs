@@ -43,6 +43,8 @@ pub(crate) enum Duty {
     },
     /// Waits for a slot.
     Spare,
+    /// Holds the journal, which begins where its superblock says.
+    Journal,
     /// Failed, with the reason; it keeps its device until it is removed.
     Faulty { slot: Option<u32>, why: String },
 }
@@ -54,13 +56,18 @@ impl Duty {
             Self::InSync(slot) | Self::Rebuilding { slot, .. } | Self::Replacing { slot, .. } => {
                 Some(*slot)
             }
-            Self::Spare | Self::Faulty { .. } => None,
+            Self::Spare | Self::Journal | Self::Faulty { .. } => None,
         }
     }
 
     /// Whether it is to take the place of the slot's member.
     pub(crate) fn is_replacing(&self) -> bool {
         matches!(self, Self::Replacing { .. })
+    }
+
+    /// Whether it holds the journal.
+    pub(crate) fn is_journal(&self) -> bool {
+        matches!(self, Self::Journal)
     }
 
     /// How far its data is durable, if it is being made.
@@ -106,6 +113,11 @@ impl Member {
     /// Whether reads go elsewhere as long as they can.
     pub(crate) fn is_write_mostly(&self) -> bool {
         self.superblock.devflags & WRITE_MOSTLY != 0
+    }
+
+    /// Whether it holds the journal, or did until it failed.
+    pub(crate) fn is_journal(&self) -> bool {
+        self.superblock.role() == Role::Journal
     }
 
     /// First byte of data on the device.
@@ -214,6 +226,11 @@ impl State {
         let takes =
             |member: &&Member| member.duty.slot() == Some(slot) && member.duty.is_replacing();
         self.members.iter().find(takes)
+    }
+
+    /// The member that holds the journal.
+    pub(crate) fn journal(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.duty.is_journal())
     }
 
     /// Slots whose data is wholly there.

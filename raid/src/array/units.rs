@@ -1,17 +1,20 @@
 //! Rows with parity: writes, unit by unit.
 
 mod columns;
+mod edges;
 
 use std::ops::Range;
 use std::rc::Rc;
 
 use columns::Columns;
+use edges::Edge;
 use smallvec::SmallVec;
 use weft_block::{Completion, Error, ErrorKind, IoVec, Op, Request, Result};
 
 use super::Lane;
+use super::journal::Entry;
 use super::lane::Route;
-use super::ppl::Log;
+use super::ppl::{Change, Log};
 use super::queue::fua;
 use super::state::MemberId;
 use crate::geometry::{ParityRows, Shape};
@@ -23,6 +26,12 @@ const UNIT: u64 = 256 << 10;
 const REQUEST_BYTES: u64 = 8 << 20;
 /// Units of one request in flight at most.
 const REQUEST_UNITS: usize = 32;
+
+/// What keeps the logs from forgetting a unit before it is on the members.
+struct InLog {
+    change: Option<Change>,
+    _entry: Option<Entry>,
+}
 
 /// What came of a unit.
 enum Tried {
@@ -38,6 +47,8 @@ struct Work<'a> {
     shape: &'a ParityRows,
     unit: Unit,
     request: &'a Request,
+    /// What is there beside the request, where the unit is larger.
+    edges: &'a [Edge],
 }
 
 impl Work<'_> {
@@ -53,12 +64,18 @@ impl Work<'_> {
 
     /// Copies the new data of chunk `index` of row `row` out of the request.
     fn copy(&self, row: u64, index: u32, into: &mut [u8]) {
+        let logical = self.shape.logical(row, index) + self.unit.start;
+        for edge in self.edges {
+            edge.copy(logical, into);
+        }
+        let end = logical + into.len() as u64;
+        let new = self.request.offset.max(logical)..self.request.end().min(end);
+        let into = &mut into[(new.start - logical) as usize..(new.end - logical) as usize];
         if self.request.buffer.is_empty() {
             into.fill(0);
             return;
         }
-        let logical = self.shape.logical(row, index) + self.unit.start;
-        let at = (logical - self.request.offset) as usize;
+        let at = (new.start - self.request.offset) as usize;
         self.request.buffer.copy_out(at, into);
     }
 }
@@ -70,8 +87,12 @@ impl Lane {
             unreachable!("the queue sends only parity levels here");
         };
         let width = u64::from(self.shared.geometry.members());
-        let room = self.shared.log.as_ref().map_or(UNIT, Log::room);
-        let units = plan::split(shape, request.offset, request.len, UNIT.min(room));
+        let log = self.shared.log.as_ref().map(Log::room);
+        let journal = self.shared.journal.as_ref();
+        let room = log.or(journal.map(|journal| journal.room(shape)));
+        let most = room.map_or(UNIT, |room| room.min(UNIT));
+        let (start, end) = self.with_edges(&request);
+        let units = plan::split(shape, start, end - start, most);
         let mut rest = units.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -85,6 +106,7 @@ impl Lane {
                 return request.failed(error);
             }
         }
+        self.reclaim_beside();
         request.done()
     }
 
@@ -100,6 +122,7 @@ impl Lane {
                 shape,
                 unit,
                 request,
+                edges: &[],
             })
         };
         if let [unit] = units {
@@ -123,7 +146,7 @@ impl Lane {
             Tried::Unreadable(error) => error,
         };
         // More blocks of a row are lost than parity can make: what lies beside them can be written all the same.
-        let (unit, block) = (work.unit, u64::from(self.shared.info.logical_block));
+        let (unit, block) = (work.unit, self.grain());
         if unit.rows > 1 || unit.len <= block {
             return Err(error);
         }
@@ -149,7 +172,7 @@ impl Lane {
         };
         let trusted = !self.shared.needs_resync(&range);
         let route = self.route();
-        let columns = match self.columns(work, &route, trusted).await {
+        let (columns, edges) = match self.columns_with_edges(work, &route, trusted).await {
             Ok(columns) => columns,
             Err(error) => {
                 // Nothing of it was sent.
@@ -160,8 +183,12 @@ impl Lane {
                 };
             }
         };
-        let change = match self.log(self.changes(work, &columns)).await {
-            Ok(change) => change,
+        let work = &Work {
+            edges: &edges,
+            ..*work
+        };
+        let (columns, logged) = match self.logged(work, columns).await {
+            Ok(logged) => logged,
             Err(error) => {
                 writing.done();
                 return Tried::Failed(error);
@@ -177,7 +204,7 @@ impl Lane {
         }
         match self.send(work, &route, columns, start).await {
             Ok(()) => {
-                if let Some(change) = change {
+                if let Some(change) = logged.change {
                     change.done();
                 }
                 writing.done();
@@ -185,6 +212,17 @@ impl Lane {
             }
             Err(error) => Tried::Failed(error),
         }
+    }
+
+    /// Waits until what the unit changes is in whichever log the array has; with what is to be sent then.
+    async fn logged(&self, work: &Work<'_>, columns: Columns) -> Result<(Columns, InLog)> {
+        let change = self.log(self.changes(work, &columns)).await?;
+        let (entry, columns) = self.journal(work.shape, &work.unit, columns).await?;
+        let logged = InLog {
+            change,
+            _entry: entry,
+        };
+        Ok((columns, logged))
     }
 
     /// Waits until members that are away are out of the others' superblocks: what is written without them is not logged
@@ -241,7 +279,10 @@ impl Lane {
         offset: u64,
     ) -> Result<()> {
         let whole = work.unit.rows > 1 || work.unit.count == work.shape.data();
-        let zeroes = matches!(work.request.op, Op::WriteZeroes { .. }) && whole;
+        let zeroes =
+            matches!(work.request.op, Op::WriteZeroes { .. }) && whole && work.edges.is_empty();
+        // What is in the journal is durable.
+        let durable = fua(work.request.op) && !self.is_journaled();
         let len = work.unit.member_len();
         let range = offset..offset + len;
         let mut healed: SmallVec<[MemberId; 2]> = SmallVec::new();
@@ -261,7 +302,7 @@ impl Lane {
                     len,
                     buffer: IoVec::empty(),
                 }
-            } else if fua(work.request.op) {
+            } else if durable {
                 Request::write_fua(offset, column.into())
             } else {
                 Request::write(offset, column.into())
@@ -278,6 +319,10 @@ impl Lane {
             if let Err(error) = completion.result {
                 failed.push((id, error));
             }
+        }
+        if fua(work.request.op) && !durable && !self.is_journaled() {
+            // The journal has failed meanwhile.
+            failed.extend(self.flush_members().await);
         }
         self.outcome(failed).await?;
         self.clear_lost(&healed, &range).await

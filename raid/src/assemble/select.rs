@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use weft_block::{Error, ErrorKind, Result};
 
 use super::AssembleOptions;
+use super::journal::check_journal;
 use crate::create::MemberDevice;
 use crate::examine::Examined;
 use crate::geometry::Geometry;
@@ -26,6 +27,8 @@ pub(super) enum Verdict {
     Replacing { slot: u32, done: u64 },
     /// It waits for a slot.
     Spare,
+    /// It holds the journal.
+    Journal,
     /// It held this slot until these events; the bitmap may remember what it has missed.
     Away { slot: u32, events: u64 },
 }
@@ -37,7 +40,7 @@ impl Verdict {
             | Self::Rebuilding { slot, .. }
             | Self::Replacing { slot, .. }
             | Self::Away { slot, .. } => Some(*slot),
-            Self::Spare => None,
+            Self::Spare | Self::Journal => None,
         }
     }
 }
@@ -73,7 +76,7 @@ pub(super) fn select(
             }
         }
     }
-    let Some(freshest) = freshest(&good) else {
+    let Some(mut freshest) = freshest(&good) else {
         return Err(
             first_error.unwrap_or_else(|| Error::new(ErrorKind::Invalid, "no member was given"))
         );
@@ -102,6 +105,15 @@ pub(super) fn select(
     let dirty = freshest.resync_offset != CLEAN;
     place_replacements(freshest.size, dirty, &mut chosen);
     drop_rivals(&name, &mut chosen, &mut notices)?;
+    if freshest.features.has(Features::JOURNAL) {
+        check_journal(
+            &name,
+            &mut freshest,
+            &mut chosen,
+            &mut notices,
+            options.force,
+        )?;
+    }
     check_enough(&name, &freshest, &chosen, &notices, options.force)?;
     Ok(Selection {
         name,
@@ -111,17 +123,25 @@ pub(super) fn select(
     })
 }
 
-/// The superblock with the most events; of several, the one that claims least to be in sync.
+/// The superblock with the most events; of several, the one that claims least to be in sync. A journal's says where the
+/// journal's data lies, not where a member's does, so a member's that is a step behind it is as good.
 fn freshest(good: &[Found]) -> Option<Superblock> {
     let superblocks = good.iter().map(|(_, examined)| &examined.superblock);
-    superblocks
-        .max_by_key(|superblock| {
-            (
-                superblock.events,
-                std::cmp::Reverse(superblock.resync_offset),
-            )
-        })
-        .cloned()
+    let most = superblocks
+        .clone()
+        .map(|superblock| superblock.events)
+        .max();
+    let freshest = superblocks.max_by_key(|superblock| {
+        let is_journal = superblock.role() == Role::Journal;
+        (
+            superblock.events - u64::from(is_journal).min(superblock.events),
+            !is_journal,
+            std::cmp::Reverse(superblock.resync_offset),
+        )
+    });
+    let mut freshest = freshest.cloned()?;
+    freshest.events = most.unwrap_or(freshest.events);
+    Some(freshest)
 }
 
 /// An array's name without the host that made it.
@@ -231,6 +251,7 @@ fn judge(freshest: &Superblock, own: &Superblock) -> std::result::Result<Verdict
             by_bitmap: false,
         }),
         (Role::Spare, Role::Spare) => Ok(Verdict::Spare),
+        (Role::Journal, Role::Journal) if current => Ok(Verdict::Journal),
         (_, Role::Active(slot)) if !recovering && u32::from(slot) < freshest.raid_disks => {
             Ok(Verdict::Away {
                 slot: u32::from(slot),

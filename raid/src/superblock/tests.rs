@@ -137,10 +137,41 @@ fn a_partial_parity_log_has_a_place_of_its_own() {
 }
 
 #[test]
+fn a_journal_holds_no_data_and_is_not_for_every_level() {
+    let journaled = |change: &dyn Fn(&mut Superblock)| {
+        let mut superblock = sample();
+        superblock.features = Features::JOURNAL;
+        superblock.level = Level::Raid5;
+        superblock.bitmap_offset = 0;
+        let own = superblock.dev_number as usize;
+        superblock.roles[own] = Role::Journal;
+        change(&mut superblock);
+        Superblock::parse(&superblock.to_bytes(512), DEVICE)
+    };
+    let read = journaled(&|sb| (sb.data_size, sb.recovery_offset) = (4096, 64));
+    let read = read.expect("a journal is as small as it likes");
+    assert_eq!((read.role(), read.recovery_offset), (Role::Journal, 64));
+    let hostile: [&dyn Fn(&mut Superblock); 4] = [
+        &|sb| sb.level = Level::Raid1,
+        &|sb| sb.features = Features::JOURNAL.with(Features::BITMAP),
+        &|sb| sb.raid_disks = 204,
+        &|sb| sb.data_size = DEVICE,
+    ];
+    for (number, change) in hostile.into_iter().enumerate() {
+        let refused = journaled(change).expect_err("it was refused");
+        let malformed = matches!(refused, SuperblockError::Malformed(_));
+        assert!(malformed, "{number}: {refused}");
+    }
+}
+
+#[test]
 fn features_are_named() {
-    let features = Features::JOURNAL.with(Features::BITMAP);
-    assert_eq!(features.refused().names(), ["journal"]);
-    assert_eq!(features.names(), ["write-intent bitmap", "journal"]);
+    let features = Features::CLUSTERED.with(Features::BITMAP);
+    assert_eq!(features.refused().names(), ["clustered bitmap"]);
+    assert_eq!(
+        features.names(),
+        ["write-intent bitmap", "clustered bitmap"]
+    );
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 use weft_block::SECTOR;
 
 use super::{Features, MOST_ROLES, Role, SUPER_SECTOR, Superblock, SuperblockError, malformed};
+use crate::journal::MOST_MEMBERS;
 use crate::level::Level;
 
 /// Sectors: a larger chunk is nothing that anybody made (128 GiB).
@@ -62,6 +63,14 @@ impl Superblock {
         if self.features.has(Features::RAID0_LAYOUT) && level != Level::Raid0 {
             return malformed(format!("a RAID-0 layout on {level}"));
         }
+        if self.features.has(Features::JOURNAL) {
+            if !matches!(level, Level::Raid4 | Level::Raid5 | Level::Raid6) {
+                return malformed(format!("a journal of {level}"));
+            }
+            if disks > MOST_MEMBERS || self.features.has(Features::BITMAP) {
+                return malformed("a journal beside a bitmap, or for too many members".into());
+            }
+        }
         if self.features.has_ppl() {
             if level != Level::Raid5 {
                 return malformed(format!("a partial parity log on {level}"));
@@ -96,7 +105,9 @@ impl Superblock {
                 "its data takes {room} sectors from sector {start} on, the device has {device_sectors}"
             ));
         };
-        if self.level != Level::Raid0 && (self.size == 0 || self.size > room) {
+        // A journal holds no data of the array.
+        let fits = self.size <= room || self.role() == Role::Journal;
+        if self.level != Level::Raid0 && (self.size == 0 || !fits) {
             let size = self.size;
             return malformed(format!("{size} sectors of {room} are used"));
         }

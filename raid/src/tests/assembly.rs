@@ -132,11 +132,15 @@ fn the_same_member_twice_is_refused() {
 fn features_that_are_not_run_are_named() {
     let rig = made(shape(Level::Raid5, 3));
     change(&rig, 0, |superblock| {
-        superblock.features = superblock.features.with(Features::JOURNAL)
+        superblock.features = superblock.features.with(Features::CLUSTERED)
     });
     let error = rig.assemble(&[0, 1, 2]).err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.sentence().contains("not supported yet (journal)"));
+    assert!(
+        error
+            .sentence()
+            .contains("not supported yet (clustered bitmap)")
+    );
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! What a level cannot survive is not asked of it: one member of RAID-5 at a time, two of RAID-6, all but one of RAID-1,
 //! and an array with parity that crashes while degraded may only refuse to start.
 
+mod journal;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ struct World {
     members: Vec<usize>,
     /// A disk that may replace one of them, and the slot once it does.
     extra: Option<(usize, Option<usize>)>,
+    /// The disk of the journal.
+    journal: Option<usize>,
     /// Of one request.
     most_blocks: u64,
 }
@@ -64,6 +68,7 @@ impl World {
             oracle: Oracle::new(512),
             members: (0..shape.members).collect(),
             extra: None,
+            journal: None,
             most_blocks: 80,
         };
         for _ in 0..shape.members {
@@ -121,12 +126,13 @@ impl World {
         options.assume_clean = self.random.random_bool(0.5);
         options.consistency = self.consistency;
         options.bitmap_chunk = Some(16 << 10);
+        let mut members = life.members[..self.shape.members].to_vec();
+        if let Some(journal) = self.journal {
+            options.member_uuids.push([0x10; 16]);
+            members.push(life.members[journal].clone());
+        }
         let spawner = life.executor.spawner();
-        let array = life.executor.block_on(create(
-            &options,
-            life.members[..self.shape.members].to_vec(),
-            &spawner,
-        ));
+        let array = life.executor.block_on(create(&options, members, &spawner));
         let array = array.expect("it is made");
         if self.random.random_bool(0.5) {
             sync(&life.executor, &array).expect("synced");
@@ -142,6 +148,7 @@ impl World {
             .extra
             .and_then(|(disk, slot)| slot.is_some().then_some(disk));
         let given = self.members.iter().copied().chain(replacing);
+        let given = given.chain(self.journal);
         let members = given.map(|index| life.members[index].clone()).collect();
         let options = AssembleOptions {
             name: None,
@@ -160,6 +167,10 @@ impl World {
             }
             Err(error) => {
                 let refused = error.sentence();
+                if self.journal.is_some() && error.kind() == ErrorKind::Offline {
+                    assert!(refused.contains("its journal is missing"), "{refused}");
+                    return None;
+                }
                 assert_eq!(error.kind(), ErrorKind::Degraded, "{refused}");
                 assert!(
                     refused.contains("degraded and was not stopped cleanly"),
@@ -233,7 +244,7 @@ impl World {
         }
         let old = format!("disk{}", self.members[slot]);
         let spawner = life.executor.spawner();
-        let begun = array.replace(&old, life.members[disk].clone(), [9; 16], &spawner);
+        let begun = array.replace(&old, life.members[disk].clone(), [0x90; 16], &spawner);
         let begun = life.executor.block_on(begun);
         assert!(begun.is_ok() || !self.supply.is_on(), "{begun:?}");
         self.extra = Some((disk, Some(slot)));
@@ -261,7 +272,7 @@ impl World {
     fn cut(&mut self, array: Array) {
         // A torn block of a row that has lost another one already is more than one parity can make.
         let degraded = !array.core.state().is_whole(&array.geometry());
-        let closed = self.consistency == Consistency::Ppl;
+        let closed = self.consistency == Consistency::Ppl || self.journal.is_some();
         self.supply.set_tearing(!(degraded && closed));
         drop(array);
         self.supply.cut();

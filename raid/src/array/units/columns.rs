@@ -75,8 +75,13 @@ impl Lane {
         };
         let data = (0..shape.data()).map(|index| position(shape.data_slot(unit.row, index)));
         let data: SmallVec<[Position; 8]> = data.collect();
+        // A journal has all parities, so that of a member that is away is made as well.
+        let parity = |slot: u32| Position {
+            present: position(slot).present || self.shared.journal.is_some(),
+            ..position(slot)
+        };
         let parities: SmallVec<[Position; 2]> = match unit.rows {
-            1 => shape.parity_slots(unit.row).map(position).collect(),
+            1 => shape.parity_slots(unit.row).map(parity).collect(),
             // A unit of several rows is written whole, and its parities lie on several slots.
             _ => SmallVec::from_elem(
                 Position {
