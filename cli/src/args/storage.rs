@@ -82,6 +82,9 @@ pub(crate) enum RaidCommand {
         name: String,
         /// The DISK
         disk: String,
+        /// Make it the journal of an array that has lost its own
+        #[arg(long)]
+        journal: bool,
         /// Overwrite what it holds
         #[arg(long)]
         force: bool,
@@ -122,27 +125,30 @@ pub(crate) enum RaidCommand {
         from_data: bool,
     },
     /// Pause or resume what an array does in the background, or say how fast it may go
-    Sync {
-        /// The array
-        name: String,
-        /// Stop where it is; it goes on from there
-        #[arg(long, conflicts_with = "resume")]
-        pause: bool,
-        /// Go on
-        #[arg(long)]
-        resume: bool,
-        /// Bytes of each member a second that foreground I/O does not push it below [default: 4M]
-        #[arg(long)]
-        floor: Option<Size>,
-        /// Bytes of each member a second at most; 0 for as fast as the disks can [default: 0]
-        #[arg(long)]
-        ceiling: Option<Size>,
-    },
+    Sync(RaidSyncArgs),
     /// Wait until an array has nothing to do in the background
     Wait {
         /// The array
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RaidSyncArgs {
+    /// The array
+    pub(crate) name: String,
+    /// Stop where it is; it goes on from there
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) pause: bool,
+    /// Go on
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Bytes of each member a second that foreground I/O does not push it below [default: 4M]
+    #[arg(long)]
+    pub(crate) floor: Option<Size>,
+    /// Bytes of each member a second at most; 0 for as fast as the disks can [default: 0]
+    #[arg(long)]
+    pub(crate) ceiling: Option<Size>,
 }
 
 #[derive(Debug, Args)]
@@ -164,9 +170,12 @@ pub(crate) struct RaidCreateArgs {
     /// The layout, by md's name: of RAID-5 and 6 such as left-symmetric, of RAID-10 n2, f2 or o2
     #[arg(long)]
     pub(crate) layout: Option<String>,
-    /// What makes members agree after a crash: ppl, bitmap or resync [default: ppl for RAID-5, otherwise bitmap]
+    /// What makes members agree after a crash: ppl, bitmap, journal or resync [default: journal with --journal, otherwise ppl for RAID-5 and bitmap]
     #[arg(long)]
     pub(crate) consistency: Option<String>,
+    /// A DISK for the journal of RAID-4, 5 or 6: what changes goes there first, which closes the write hole
+    #[arg(long, value_name = "DISK")]
+    pub(crate) journal: Option<String>,
     /// The members are known to agree: make no parity
     #[arg(long)]
     pub(crate) assume_clean: bool,

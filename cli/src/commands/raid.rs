@@ -8,7 +8,7 @@ use weft_service::api::{
 };
 
 use super::{Nothing, disk_argument, disk_arguments};
-use crate::args::{RaidCommand, RaidCreateArgs};
+use crate::args::{RaidCommand, RaidCreateArgs, RaidSyncArgs};
 use crate::client::Client;
 use crate::render::{Output, SyncProgress, details, tables};
 
@@ -60,9 +60,15 @@ async fn changed(client: &Client, command: RaidCommand) -> Result<Array> {
         RaidCommand::Remove { name, disk } => {
             client.post(&of(&name, "remove"), &member(&disk)?).await
         }
-        RaidCommand::Add { name, disk, force } => {
+        RaidCommand::Add {
+            name,
+            disk,
+            journal,
+            force,
+        } => {
             let request = RaidMember {
                 force,
+                journal,
                 ..member(&disk)?
             };
             client.post(&of(&name, "add"), &request).await
@@ -92,18 +98,8 @@ async fn changed(client: &Client, command: RaidCommand) -> Result<Array> {
             let request = RaidRepair { from_data };
             client.post(&of(&name, "repair"), &request).await
         }
-        RaidCommand::Sync {
-            name,
-            pause,
-            resume,
-            floor,
-            ceiling,
-        } => {
-            let request = RaidSync {
-                paused: (pause || resume).then_some(pause),
-                floor_bytes: floor.map(|size| size.0),
-                ceiling_bytes: ceiling.map(|size| size.0),
-            };
+        RaidCommand::Sync(args) => {
+            let (name, request) = sync(args);
             client.post(&of(&name, "sync"), &request).await
         }
         RaidCommand::Stop { .. }
@@ -123,14 +119,25 @@ fn create(args: RaidCreateArgs) -> Result<RaidCreate> {
         chunk_bytes: args.chunk.map(|size| size.0),
         layout: args.layout,
         consistency: args.consistency,
+        journal: args.journal.as_deref().map(disk_argument).transpose()?,
         assume_clean: args.assume_clean,
         force: args.force,
     })
 }
 
+fn sync(args: RaidSyncArgs) -> (String, RaidSync) {
+    let request = RaidSync {
+        paused: (args.pause || args.resume).then_some(args.pause),
+        floor_bytes: args.floor.map(|size| size.0),
+        ceiling_bytes: args.ceiling.map(|size| size.0),
+    };
+    (args.name, request)
+}
+
 fn member(disk: &str) -> Result<RaidMember> {
     Ok(RaidMember {
         disk: disk_argument(disk)?,
+        journal: false,
         force: false,
     })
 }

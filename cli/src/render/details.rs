@@ -1,8 +1,8 @@
 //! One object, all that is known of it.
 
 use weft_service::api::{
-    Array, Examination, Group, Machine, Member, MemberState, Network, Scrub, Size, SyncAction,
-    Volume,
+    Array, Examination, Group, Machine, Member, MemberRole, MemberState, Network, Scrub, Size,
+    SyncAction, Volume,
 };
 
 use super::progress::{percent, speed, word};
@@ -38,6 +38,8 @@ pub(super) fn members(array: &Array) -> impl Iterator<Item = &Member> {
 /// The word for a member's state.
 pub(super) fn member_state(member: &Member) -> &'static str {
     match (member.state, member.slot) {
+        (MemberState::InSync, None) if member.role == MemberRole::Journal => "journal",
+        (MemberState::Faulty, None) if member.role == MemberRole::Journal => "faulty journal",
         (MemberState::InSync, None) => "spare",
         (MemberState::InSync, Some(_)) => "in sync",
         (MemberState::Rebuilding, _) => "rebuilding",
@@ -52,6 +54,9 @@ fn after_a_crash(array: &Array) -> Option<&'static str> {
     Some(match (array.consistency.as_str(), parity) {
         ("ppl", _) => {
             "what was under way is put right, with a member away too; a member that was away is rebuilt whole"
+        }
+        ("journal", _) => {
+            "what was under way is put right from the journal, with members away too: the write hole is closed"
         }
         ("bitmap", true) => {
             "what was under way is compared; degraded, a block of the missing member may be lost (the write hole)"

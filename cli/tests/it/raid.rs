@@ -110,6 +110,54 @@ fn a_leg_can_be_write_mostly_and_linux_sees_it() {
 }
 
 /// What an array has done of its background work.
+#[test]
+fn an_array_has_a_journal_and_lives_without_writing_until_it_has_a_new_one() {
+    let weft = Weft::new();
+    weft.disks(&["a", "b", "c", "d", "j", "k"], "64M");
+    let line = "raid create tank --level 6 --chunk 64K ./a ./b ./c ./d --journal ./j";
+    let array = weft.json(&line.split(' ').collect::<Vec<_>>());
+    assert_eq!(array["consistency"], "journal");
+    let journal = &array["members"][4];
+    assert_eq!(
+        (&journal["role"], &journal["state"]),
+        (&"journal".into(), &"in-sync".into())
+    );
+    let shown = weft.ok(&["raid", "show", "tank"]);
+    assert!(
+        shown.contains("the write hole is closed") && shown.contains("journal\n"),
+        "{shown}"
+    );
+    weft.ok(&["raid", "wait", "tank"]);
+    let (kind, message) = weft.fails(&["raid", "remove", "tank", "./j"]);
+    assert_eq!(kind, "invalid");
+    assert!(message.contains("holds its journal"), "{message}");
+    let (_, message) = weft.fails(&["raid", "add", "tank", "./k", "--journal"]);
+    assert!(message.contains("it has a journal"), "{message}");
+    let lost = weft.json(&["raid", "fail", "tank", "./j"]);
+    assert_eq!(lost["state"], "degraded");
+    let advice = weft.json(&["status"])["advice"][0].clone();
+    assert_eq!(advice["command"], "weft raid add tank DISK --journal");
+    let array = weft.json(&["raid", "add", "tank", "./k", "--journal"]);
+    assert!(
+        matches!(array["state"].as_str(), Some("clean" | "active")),
+        "{array}"
+    );
+    weft.ok(&["raid", "remove", "tank", "./j"]);
+    weft.ok(&["raid", "stop", "tank"]);
+    assert_eq!(weft.json(&["raid", "examine", "./k"])["role"], "journal");
+    let members = ["raid", "assemble", "tank", "./a", "./b", "./c", "./d"];
+    let (_, message) = weft.fails(&members);
+    assert!(
+        message.contains("its journal is missing") && message.contains("force"),
+        "{message}"
+    );
+    let back = weft.json(&[&members[..], &["./k"]].concat());
+    assert_eq!(back["consistency"], "journal");
+    weft.ok(&["raid", "stop", "tank"]);
+    let forced = weft.json(&[&members[..], &["--force"]].concat());
+    assert_eq!(forced["consistency"], "resync");
+}
+
 fn done(array: &serde_json::Value) -> u64 {
     assert_eq!(array["sync"]["action"], "check", "{array}");
     array["sync"]["done_bytes"].as_u64().unwrap()
@@ -184,6 +232,39 @@ fn what_cannot_become_an_array_is_told_and_changes_nothing() {
     assert_eq!(
         create(&["--level", "5", "./a", "./b", "./c", "--chunk", "3K"]).0,
         "invalid"
+    );
+    weft.disks(&["tiny"], "1M");
+    for (line, told) in [
+        (
+            "--level 5 --consistency journal ./a ./b ./c",
+            "--journal DISK",
+        ),
+        (
+            "--level 5 --consistency ppl --journal ./c ./a ./b",
+            "the consistency is ppl",
+        ),
+        (
+            "--level 1 --journal ./c ./a ./b",
+            "only RAID-4, 5 and 6 take a journal",
+        ),
+        (
+            "--level 5 --journal ./tiny ./a ./b ./c",
+            "is too small for a journal",
+        ),
+        (
+            "--level 5 --consistency jounral ./a ./b",
+            "journal or resync",
+        ),
+    ] {
+        let (kind, message) = create(&line.split(' ').collect::<Vec<_>>());
+        assert!(
+            kind == "invalid" && message.contains(told),
+            "{line}: {message}"
+        );
+    }
+    assert_eq!(
+        create(&["--level", "5", "./a", "./b", "--journal", "./b"]).0,
+        "in-use"
     );
     let file = std::fs::File::options()
         .write(true)

@@ -194,9 +194,9 @@ pub struct Array {
     pub size_bytes: u64,
     /// How it is.
     pub state: ArrayState,
-    /// What makes the members agree after a crash: `ppl`, `bitmap`, `resync` or `none`.
+    /// What makes the members agree after a crash: `journal`, `ppl`, `bitmap`, `resync` or `none`.
     pub consistency: String,
-    /// Its members, by slot, then spares.
+    /// Its members, by slot, then spares and the journal.
     pub members: Vec<Member>,
     /// Remote disks that were members and are taken back when they answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -232,7 +232,7 @@ pub struct Examination {
     pub data_offset_bytes: u64,
     /// md's event counter.
     pub events: u64,
-    /// This member's slot, or `spare` or `faulty`.
+    /// This member's slot, or `spare`, `journal` or `faulty`.
     pub role: String,
     /// Whether the array was stopped cleanly.
     pub clean: bool,
@@ -254,8 +254,12 @@ pub struct RaidCreate {
     pub chunk_bytes: Option<u64>,
     /// md's name of the layout.
     pub layout: Option<String>,
-    /// `ppl`, `bitmap` or `resync`; the default is `ppl` for RAID-5, otherwise `bitmap`.
+    /// `ppl`, `bitmap`, `journal` or `resync`; the default is `journal` with a journal, otherwise `ppl` for RAID-5 and
+    /// `bitmap` for the others.
     pub consistency: Option<String>,
+    /// The disk for the journal.
+    #[serde(default)]
+    pub journal: Option<String>,
     /// The members are known to agree: make no parity.
     #[serde(default)]
     pub assume_clean: bool,
@@ -281,6 +285,9 @@ pub struct RaidAssemble {
 pub struct RaidMember {
     /// The DISK.
     pub disk: String,
+    /// When added, it becomes the journal of an array that has lost its own.
+    #[serde(default)]
+    pub journal: bool,
     /// Overwrite what carries a signature.
     #[serde(default)]
     pub force: bool,

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::Daemon;
 use crate::api::{
-    Advice, Array, ArrayState, Group, Health, MemberState, Network, Result, Status, SyncAction,
+    Advice, Array, ArrayState, Group, Health, Member, MemberRole, MemberState, Network, Result,
+    Status, SyncAction,
 };
 
 impl Daemon {
@@ -100,6 +101,11 @@ fn array_advice(array: &Array) -> Option<Advice> {
             message: format!("it does not serve data{without}; too many members are lost"),
             command: Some(format!("weft raid assemble {} DISK...", array.name)),
         }),
+        (ArrayState::Degraded, _) if lacks_journal(array) => Some(Advice {
+            object,
+            message: "it can be read and takes no writes: its journal has failed".to_owned(),
+            command: Some(format!("weft raid add {} DISK --journal", array.name)),
+        }),
         (ArrayState::Degraded, SyncAction::Recover) => Some(Advice {
             object,
             message: "it is being rebuilt and serves data meanwhile".to_owned(),
@@ -124,6 +130,13 @@ fn array_advice(array: &Array) -> Option<Advice> {
         }
         (ArrayState::Clean | ArrayState::Active, _) => disagreement_advice(array),
     }
+}
+
+/// Whether the array has lost its journal.
+fn lacks_journal(array: &Array) -> bool {
+    let works =
+        |member: &Member| member.role == MemberRole::Journal && member.state == MemberState::InSync;
+    array.consistency == "journal" && !array.members.iter().any(works)
 }
 
 /// Blocks that a check has found to differ and that nothing has mended.
@@ -229,6 +242,20 @@ mod tests {
                 ceiling_bytes: None,
             },
         }
+    }
+
+    #[test]
+    fn an_array_without_its_journal_says_what_to_do() {
+        let mut array = array(ArrayState::Degraded, SyncAction::Idle);
+        array.consistency = "journal".into();
+        let advice = array_advice(&array).unwrap();
+        assert_eq!(
+            advice.command.as_deref(),
+            Some("weft raid add tank DISK --journal")
+        );
+        array.members[0].role = MemberRole::Journal;
+        let advice = array_advice(&array).unwrap();
+        assert_eq!(advice.command.as_deref(), Some("weft raid add tank DISK"));
     }
 
     #[test]

@@ -121,12 +121,7 @@ async fn raid_add(
     Path(name): Path<String>,
     Body(request): Body<RaidMember>,
 ) -> Answer<Array> {
-    Ok(Json(
-        daemon
-            .storage
-            .add_member(&name, &request.disk, request.force)
-            .await?,
-    ))
+    Ok(Json(daemon.storage.add_member(&name, &request).await?))
 }
 
 async fn raid_replace(

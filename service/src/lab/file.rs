@@ -58,8 +58,11 @@ pub struct LabArray {
     pub chunk_bytes: Option<u64>,
     /// md's name of the layout.
     pub layout: Option<String>,
-    /// `ppl`, `bitmap` or `resync`; the default is `ppl` for RAID-5, otherwise `bitmap`.
+    /// `ppl`, `bitmap`, `journal` or `resync`; the default is `journal` with a journal, otherwise `ppl` for RAID-5 and
+    /// `bitmap` for the others.
     pub consistency: Option<String>,
+    /// The disk of its journal.
+    pub journal: Option<String>,
 }
 
 /// A declared volume group.
@@ -126,6 +129,7 @@ impl LabArray {
             chunk_bytes: self.chunk_bytes,
             layout: self.layout.clone(),
             consistency: self.consistency.clone(),
+            journal: self.journal.clone(),
             ..RaidCreate::default()
         }
     }
@@ -207,6 +211,7 @@ struct WrittenArray {
     chunk: Option<Spanned<String>>,
     layout: Option<String>,
     consistency: Option<String>,
+    journal: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -411,6 +416,10 @@ impl Source<'_> {
                 chunk_bytes: self.optional_size(array.chunk.as_ref())?,
                 layout: array.layout.clone(),
                 consistency: array.consistency.clone(),
+                journal: match &array.journal {
+                    Some(journal) => Some(self.disk(journal, names)?),
+                    None => None,
+                },
             })
         };
         written.raid.iter().map(array).collect()

@@ -265,7 +265,8 @@ impl Storage {
         if state.arrays.contains_key(name) {
             return Err(Error::exists("array", name));
         }
-        let disks = [&request.disks[..], &request.spares].concat();
+        let mut disks = [&request.disks[..], &request.spares].concat();
+        disks.extend(request.journal.clone());
         let served = state.take_all(&self.shards, &disks, &user(name)).await?;
         match self.make_array(request, options, &disks, &served).await {
             Ok(running) => self.keep_array(&mut state, name, running),
@@ -483,15 +484,8 @@ fn options(request: &RaidCreate) -> Result<CreateOptions> {
             layout = Some(found.ok_or_else(|| unknown(name))?);
         }
     }
-    let consistency = match request.consistency.as_deref() {
-        None => Consistency::default_of(level),
-        Some(name) => Consistency::from_name(name).ok_or_else(|| {
-            invalid(format!(
-                "there is no consistency {name:?}; use ppl, bitmap or resync"
-            ))
-        })?,
-    };
-    let members = request.disks.len() + request.spares.len();
+    let consistency = consistency(request, level)?;
+    let members = request.disks.len() + request.spares.len() + request.journal.iter().len();
     let written = format!("{}:{name}", super::host_name());
     let mut options = CreateOptions::new(level, &written, members, now(), random);
     options.layout = layout;
@@ -503,4 +497,29 @@ fn options(request: &RaidCreate) -> Result<CreateOptions> {
         options.chunk = chunk;
     }
     Ok(options)
+}
+
+/// What is to make the members agree after a crash.
+fn consistency(request: &RaidCreate, level: Level) -> Result<Consistency> {
+    let name = &request.name;
+    let invalid = |message: String| Error::new(ErrorKind::Invalid, name, message);
+    let asked = match request.consistency.as_deref() {
+        None if request.journal.is_some() => return Ok(Consistency::Journal),
+        None => return Ok(Consistency::default_of(level)),
+        Some(asked) => Consistency::from_name(asked).ok_or_else(|| {
+            invalid(format!(
+                "there is no consistency {asked:?}; use ppl, bitmap, journal or resync"
+            ))
+        })?,
+    };
+    match (asked, &request.journal) {
+        (Consistency::Journal, None) => Err(invalid(format!(
+            "array {name}: a journal needs a disk of its own; name one with --journal DISK"
+        ))),
+        (asked, Some(_)) if asked != Consistency::Journal => Err(invalid(format!(
+            "array {name}: a disk for a journal is given, but the consistency is {}",
+            asked.name()
+        ))),
+        (asked, _) => Ok(asked),
+    }
 }

@@ -7,7 +7,7 @@ use super::Storage;
 use super::arrays::{examine, member, random, user};
 use super::disks::{self, Access};
 use super::pace::LEAST_CEILING;
-use crate::api::{Array, Error, ErrorKind, RaidSync, Result};
+use crate::api::{Array, Error, ErrorKind, RaidMember, RaidSync, Result};
 use crate::shards::on;
 use crate::store::Kind;
 
@@ -43,11 +43,12 @@ impl Storage {
         Ok(shown)
     }
 
-    /// Gives an array a disk.
+    /// Gives an array a disk, as a member or as its journal.
     ///
     /// # Errors
-    /// `NotFound`, `InUse`, `Foreign`, `Invalid` (too small, or a level that takes none).
-    pub async fn add_member(&self, name: &str, disk: &str, force: bool) -> Result<Array> {
+    /// `NotFound`, `InUse`, `Foreign`, `Invalid` (too small, or an array that takes none).
+    pub async fn add_member(&self, name: &str, request: &RaidMember) -> Result<Array> {
+        let (disk, force, journal) = (&request.disk, request.force, request.journal);
         let mut state = self.state.lock().await;
         let uuid = state.running_array(name)?.array.status().uuid;
         let served = state.take_member(&self.shards, name, disk).await?;
@@ -59,8 +60,11 @@ impl Storage {
                 disks::refuse_used(disk, &served, force).await?;
             }
             let member = member(disk, &served);
-            self.change_array(name, |array| async move {
-                array.add(member, random(), &spawner()).await.map(drop)
+            self.change_array(name, move |array| async move {
+                match journal {
+                    true => array.add_journal(member, random(), &spawner()).await,
+                    false => array.add(member, random(), &spawner()).await.map(drop),
+                }
             })
             .await
         }
