@@ -1,7 +1,8 @@
-//! md superblocks, bitmaps and partial parity logs, from a member's disk.
+//! md superblocks, bitmaps, partial parity logs and journals, from a member's disk.
 
 use weft_raid::bitmap::BitmapHead;
 use weft_raid::geometry::{Geometry, Shape};
+use weft_raid::journal::{BLOCK_BYTES, JournalError, MetaBlock, Seed};
 use weft_raid::level::{Level, ParityLayout};
 use weft_raid::ppl::{HEADER_BYTES, Header, PplError};
 use weft_raid::superblock::{Superblock, SuperblockError};
@@ -97,4 +98,30 @@ pub(super) fn ppl(bytes: &[u8]) {
             assert!(end <= geometry.member_size() && change.first + change.count <= rows.data());
         }
     }
+}
+
+/// Where a meta block's checksum and its position are (md_p.h, `struct r5l_meta_block`).
+const META_CHECKSUM: std::ops::Range<usize> = 4..8;
+const META_POSITION: std::ops::Range<usize> = 24..32;
+
+pub(super) fn journal(bytes: &[u8]) {
+    let mut block = [0; BLOCK_BYTES];
+    let len = bytes.len().min(BLOCK_BYTES);
+    block[..len].copy_from_slice(&bytes[..len]);
+    let mut position = [0; 8];
+    position.copy_from_slice(&block[META_POSITION]);
+    let (position, seed) = (u64::from_le_bytes(position), Seed::of(&[7; 16]));
+    let mut read = MetaBlock::parse(&block, position, seed);
+    if let Err(JournalError::Checksum { computed, .. }) = read {
+        block[META_CHECKSUM].copy_from_slice(&computed.to_le_bytes());
+        read = MetaBlock::parse(&block, position, seed);
+    }
+    let meta = match read {
+        Ok(meta) => meta,
+        Err(error) => return drop((error.kind(), error.to_string())),
+    };
+    assert!(meta.blocks() <= 1 + MetaBlock::ROOM as u64 / 10);
+    let mut again = [0; BLOCK_BYTES];
+    again.copy_from_slice(&meta.to_bytes(seed));
+    assert_eq!(MetaBlock::parse(&again, position, seed).as_ref(), Ok(&meta));
 }

@@ -26,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("lvm_label", lvm::label),
     ("lvm_text", lvm::text),
     ("md_bitmap", md::bitmap),
+    ("md_journal", md::journal),
     ("md_ppl", md::ppl),
     ("md_superblock", md::superblock),
     ("nbd_client", nbd::client),

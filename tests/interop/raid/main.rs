@@ -3,6 +3,7 @@
 mod crash;
 mod guest;
 mod hole;
+mod journal;
 mod ours;
 mod ours_first;
 mod replacing;
@@ -168,6 +169,14 @@ fn the_write_hole_is_closed_by_one_side_for_the_other() -> Result<()> {
     });
     hole::closed_for_the_kernel(&cases)?;
     hole::closed_for_us(&cases)
+}
+
+#[test]
+fn a_journal_of_one_side_is_replayed_by_the_other() -> Result<()> {
+    require!("qemu-system-x86_64", "mdadm");
+    let (ours, theirs) = (temp_dir(), temp_dir());
+    journal::ours_for_the_kernel(&journal::cases(ours.path()))?;
+    journal::theirs_for_us(&journal::cases(theirs.path()))
 }
 
 #[test]

@@ -83,6 +83,32 @@ impl Case {
         }
     }
 
+    /// An array whose last disk holds its journal.
+    pub(crate) fn journaled(
+        folder: &Path,
+        level: Level,
+        layout: Option<ParityLayout>,
+        members: usize,
+    ) -> Self {
+        let name = format!("journal-{}", level.number());
+        let path =
+            |member: usize| weft_tests::sparse_file(folder, &format!("{name}-{member}"), 6 * MIB);
+        Self {
+            level,
+            layout,
+            copies: None,
+            consistency: Consistency::Journal,
+            chunk: CHUNK,
+            paths: (0..=members).map(path).collect(),
+            name,
+        }
+    }
+
+    /// How many of its disks hold data.
+    pub(crate) fn members(&self) -> usize {
+        self.paths.len() - usize::from(self.consistency == Consistency::Journal)
+    }
+
     /// RAID-10 of a layout by mdadm's name.
     pub(crate) fn raid10(folder: &Path, layout: &'static str, members: usize) -> Self {
         let name = format!("r10-{layout}-{members}");
@@ -115,6 +141,8 @@ impl Case {
         let policy = match (self.level, self.consistency) {
             (Level::Raid0, _) => "",
             (_, Consistency::Ppl) => " --consistency-policy=ppl",
+            // Its disk is named by whoever knows it.
+            (_, Consistency::Journal) => "",
             _ => " --bitmap=internal",
         };
         let chunk = match self.level {
@@ -124,7 +152,7 @@ impl Case {
         format!(
             "--level={}{layout}{chunk}{policy} --raid-devices={}",
             self.level.number(),
-            self.paths.len()
+            self.members()
         )
     }
 }
