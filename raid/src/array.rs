@@ -7,6 +7,7 @@
 mod copies;
 mod core;
 mod errors;
+mod hedge;
 mod intent;
 mod journal;
 mod lane;
@@ -21,6 +22,7 @@ mod state;
 mod stripes;
 mod sync;
 mod units;
+mod watch;
 mod writing;
 
 use std::ops::Range;

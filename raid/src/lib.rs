@@ -2,8 +2,8 @@
 //!
 //! An array is a [`weft_block::BlockDevice`] over other block devices, its members. What is written to them is what
 //! Linux md writes, so an array lives under this crate today and under a stock kernel tomorrow. The crate performs no
-//! I/O of its own, reads no clock and draws no random number: members come in as devices, times and identities as
-//! arguments.
+//! I/O of its own, reads no clock and draws no random number: members come in as devices, dates and identities as
+//! arguments, and how long a member takes is asked of the executor.
 //!
 //! The pure half: [`superblock`] and [`bitmap`] (bytes, hostile until parsed), [`geometry`] (where bytes lie),
 //! [`parity`] (P and Q), [`plan`] (what to read and write).
@@ -18,6 +18,7 @@
 //! - An array with parity that crashes while degraded may have lost what was being written (the write hole); it does not
 //!   start again unless it is told to.
 //! - What redundancy cannot answer is an error, never made-up data.
+//! - A read that redundancy can answer does not wait for a member that takes too long; a write waits for all.
 
 mod array;
 mod assemble;

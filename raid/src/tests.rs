@@ -10,3 +10,4 @@ mod members;
 mod power;
 mod replacing;
 mod scrub;
+mod slow;

@@ -6,15 +6,20 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use smallvec::SmallVec;
-use weft_block::{Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result};
+use weft_block::{
+    Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result, Spawner,
+};
 
 use super::Lane;
+use super::hedge::Others;
 use super::lane::{Leg, Route};
 use super::queue::ready;
 use super::state::MemberId;
+use super::watch::Watch;
 use crate::geometry::Geometry;
 
 /// Bytes that are copied and written at a time.
@@ -100,17 +105,63 @@ pub(crate) struct Balance {
 
 #[derive(Clone, Default)]
 struct Load {
-    in_flight: Rc<Cell<u32>>,
+    reads: Rc<Reads>,
     /// Where the last read ended, in member space.
     end: u64,
 }
 
+/// The reads of a leg.
+#[derive(Default)]
+struct Reads {
+    in_flight: Cell<u32>,
+    /// What those take that were timed, in nanoseconds, the later ones counting more; zero as long as none was.
+    usual: Cell<u64>,
+}
+
+impl Reads {
+    fn took(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let usual = match self.usual.get() {
+            0 => time,
+            usual => usual - usual / 8 + time / 8,
+        };
+        self.usual.set(usual.max(1));
+    }
+
+    /// How often its usual time doubles that of the fastest leg.
+    fn slowness(&self, fastest: u64) -> u32 {
+        let times = self.usual.get().checked_div(fastest).unwrap_or(1);
+        times.max(1).ilog2().min(MOST_SLOWNESS)
+    }
+}
+
+/// One read in so many is timed: the clock costs as much as the rest of the choice.
+const TIMED: usize = 8;
+/// One read in so many goes to a leg by turns, so that one that has become faster is found out. It is timed.
+const TRIED: usize = 64;
+/// Doublings of the fastest leg's time that count: with less than so many reads in flight there, a leg gets none.
+const MOST_SLOWNESS: u32 = 6;
+
 /// Counts a read off when it is answered or forgotten.
-struct Counted(Rc<Cell<u32>>);
+struct Counted {
+    reads: Rc<Reads>,
+    /// Since when, if it is timed.
+    since: Option<Duration>,
+}
+
+impl Counted {
+    /// The read is answered.
+    fn done(self, spawner: &Spawner) {
+        if let Some(since) = self.since {
+            self.reads.took(spawner.now().saturating_sub(since));
+        }
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        let in_flight = &self.reads.in_flight;
+        in_flight.set(in_flight.get() - 1);
     }
 }
 
@@ -159,21 +210,33 @@ impl Balance {
         let range = request.offset..request.end();
         let first_only = lane.shared.needs_resync(&range);
         let copies = copies_at(&lane.shared.geometry, &route, range.start);
-        let Some(copy) = self.choose(&copies, route.legs.len(), request.len, first_only) else {
+        let Some(copy) = self.choose(
+            &lane.watch,
+            &copies,
+            route.legs.len(),
+            request.len,
+            first_only,
+        ) else {
             let error = Error::new(
                 ErrorKind::Offline,
                 format!("array {} has no member left", lane.shared.name),
             );
             return ready(request.failed(error));
         };
-        let counted = self.count(&copy, request.len);
+        let counted = self.count(&copy, request.len, &lane.spawner);
         let id = copy.leg.id;
         request.offset = copy.offset;
-        let sent = copy.leg.submit(request);
+        let sent = match first_only || copies.len() == 1 {
+            true => copy.leg.submit(request),
+            false => {
+                let origin = range.start;
+                lane.read_in_time(copy.leg, request, Others::Copies { origin, not: id })
+            }
+        };
         let lane = Rc::clone(lane);
         Box::pin(async move {
             let completion = sent.await;
-            drop(counted);
+            counted.done(&lane.spawner);
             let Err(error) = completion.result else {
                 return completion;
             };
@@ -185,11 +248,13 @@ impl Balance {
         })
     }
 
-    /// The copy to read: the one whose member's last read ended here, otherwise the one whose member has the least to
-    /// do; one on a write-mostly member only if there is no other. Where copies may differ, always the first, so that readers see one value until the resync has made it
-    /// everybody's.
+    /// The copy to read: one on a write-mostly member or on one that is late only if there is no other; the one whose
+    /// member's last read ended here, unless it is a slow one; otherwise the one whose member has the least to do, for
+    /// the time that it usually takes. Where copies may differ, always the first, so that readers see one value until
+    /// the resync has made it everybody's.
     fn choose<'a>(
         &self,
+        watch: &Watch,
         copies: &[Replica<'a>],
         slots: usize,
         len: u64,
@@ -201,26 +266,41 @@ impl Balance {
         if first_only {
             return whole.next();
         }
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        let tries = turn.is_multiple_of(TRIED);
+        let first = if tries { turn / TRIED } else { turn };
+        let usual = whole.clone().map(|copy| &loads[copy.slot as usize].reads);
+        let fastest = usual.map(|reads| reads.usual.get()).min().unwrap_or(0);
         whole.min_by_key(|copy| {
             let slot = copy.slot as usize;
             let load = &loads[slot];
-            let follows = load.end == copy.offset;
+            let slowness = load.reads.slowness(fastest);
+            let follows = load.end == copy.offset && slowness == 0 && !tries;
+            let work = match tries {
+                true => 0,
+                false => (load.reads.in_flight.get() + 1) << slowness,
+            };
             (
                 copy.leg.write_mostly,
+                watch.is_late(copy.leg.id),
                 !follows,
-                load.in_flight.get(),
-                (slot + turn) % slots,
+                work,
+                (slot + first) % slots,
             )
         })
     }
 
-    fn count(&self, copy: &Replica<'_>, len: u64) -> Counted {
+    fn count(&self, copy: &Replica<'_>, len: u64, spawner: &Spawner) -> Counted {
         let load = &mut self.legs.borrow_mut()[copy.slot as usize];
         load.end = copy.offset + len;
-        load.in_flight.set(load.in_flight.get() + 1);
-        Counted(Rc::clone(&load.in_flight))
+        let reads = Rc::clone(&load.reads);
+        reads.in_flight.set(reads.in_flight.get() + 1);
+        let timed = self.turn.get().is_multiple_of(TIMED);
+        Counted {
+            reads,
+            since: timed.then(|| spawner.now()),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use weft_block::{
 use super::Shared;
 use super::pool::Pool;
 use super::state::{Duty, Member, MemberId, done_bytes};
+use super::watch::Watch;
 use crate::bad_blocks::overlaps;
 
 /// What one slot is made of at this moment, as a queue uses it.
@@ -114,6 +115,8 @@ pub(crate) struct Lane {
     pub(crate) shared: Arc<Shared>,
     pub(crate) spawner: Spawner,
     pub(crate) pool: Pool,
+    /// How long members take with reads.
+    pub(crate) watch: Rc<Watch>,
     route: RefCell<Rc<Route>>,
     opened: RefCell<HashMap<MemberId, Rc<dyn BlockQueue>>>,
 }
@@ -128,6 +131,7 @@ impl Lane {
             shared: Arc::clone(shared),
             spawner: Rc::clone(spawner),
             pool: Pool::default(),
+            watch: Rc::default(),
             route: RefCell::new(Rc::new(Route {
                 generation: u64::MAX,
                 legs: SmallVec::new(),

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use weft_block::{Buffer, Completion, Error, ErrorKind, LocalBoxFuture, Request, Result};
 
 use super::Lane;
+use super::hedge::Others;
 use super::lane::Route;
 use super::state::MemberId;
 use super::stripes::gather;
@@ -24,7 +25,8 @@ pub(crate) fn read(lane: &Rc<Lane>, request: Request) -> LocalBoxFuture<'static,
         && let Some(leg) = route.whole(io.slot, &(io.offset..io.offset + io.len))
     {
         let (lane, slot, id, offset) = (Rc::clone(lane), io.slot, leg.id, io.offset);
-        let sent = leg.submit(Request::read(offset, request.buffer));
+        let part = Request::read(offset, request.buffer);
+        let sent = lane.read_in_time(leg, part, Others::Row { slot });
         return Box::pin(async move {
             let completion = sent.await;
             let Err(error) = completion.result else {
@@ -41,7 +43,10 @@ pub(crate) fn read(lane: &Rc<Lane>, request: Request) -> LocalBoxFuture<'static,
             let part = Request::read(io.offset, gather(&request.buffer, io));
             let slot = io.slot;
             match route.whole(slot, &(io.offset..io.offset + io.len)) {
-                Some(leg) => (slot, Some(leg.id), part.offset, leg.submit(part)),
+                Some(leg) => {
+                    let sent = lane.read_in_time(leg, part, Others::Row { slot });
+                    (slot, Some(leg.id), io.offset, sent)
+                }
                 None => {
                     let made = lane.spawn(part, move |lane, part| lane.degraded_read(part, slot));
                     (slot, None, io.offset, made)

@@ -104,7 +104,11 @@ impl World {
             faults.push(faulty.faults());
             let mut device: Arc<dyn BlockDevice> = Arc::new(faulty);
             if slow {
-                let delays = Delays::up_to(Duration::from_millis(5 + 40 * (number as u64 % 2)));
+                let mut delays = Delays::up_to(Duration::from_millis(5 + 40 * (number as u64 % 2)));
+                if number == 1 {
+                    // Long enough that others are read instead.
+                    delays.read.end *= 10;
+                }
                 device = Arc::new(Slow::new(device, &executor.clock(), self.seed, delays));
             }
             members.push(MemberDevice {

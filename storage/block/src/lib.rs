@@ -33,7 +33,8 @@
 //!
 //! [`BlockQueue::submit`] starts the request; the future it returns only waits. Dropping that future neither cancels
 //! the request nor frees its buffers: the queue keeps both until the work below is done. A layer whose work takes
-//! several steps therefore runs them as a task on the [`Spawner`] that its queue was opened with.
+//! several steps therefore runs them as a task on the [`Spawner`] that its queue was opened with. It is also where a
+//! layer that minds how long things take asks for the time, so that a simulation can be its clock.
 //! Queues are not `Send`: each belongs to the thread that opened it, and several threads may each open their own.
 
 #[allow(unsafe_code)] // A room of unsafe: raw memory with one owner.

@@ -260,6 +260,19 @@ impl Spawn for Handle {
             inner.add(task);
         }
     }
+
+    fn now(&self) -> Duration {
+        let inner = self.0.upgrade();
+        inner.map_or(Duration::ZERO, |inner| inner.clock.now())
+    }
+
+    fn sleep(&self, duration: Duration) -> LocalBoxFuture<'static, ()> {
+        match self.0.upgrade() {
+            Some(inner) => Box::pin(inner.clock.sleep(duration)),
+            // Nobody polls it any more.
+            None => Box::pin(std::future::pending()),
+        }
+    }
 }
 
 #[cfg(test)]

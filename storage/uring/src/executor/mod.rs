@@ -182,6 +182,14 @@ impl Spawn for Core {
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
         self.spawn_boxed(task);
     }
+
+    fn now(&self) -> Duration {
+        timer::since_start()
+    }
+
+    fn sleep(&self, duration: Duration) -> LocalBoxFuture<'static, ()> {
+        Box::pin(sleep(duration))
+    }
 }
 
 /// Enters an executor on this thread and leaves it again, whatever happens in between.

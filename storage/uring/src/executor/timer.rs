@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,12 @@ impl Timers {
             .into_values()
             .collect()
     }
+}
+
+/// How long ago this was called first in the process.
+pub(super) fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }
 
 /// Ends at a moment. Made by [`sleep`] and [`sleep_until`].
