@@ -21,7 +21,7 @@ use weft_tests::bench::{
 use weft_uring::{Direct, FileDevice, OpenOptions, block_on, spawn, spawner};
 
 const MEMBERS: usize = 5;
-/// Bytes of a member.
+/// Bytes of a member, and of the journal.
 const MEMBER: usize = 128 << 20;
 const CHUNK: u64 = 64 << 10;
 
@@ -70,7 +70,7 @@ static CASES: [Case; 3] = [
 
 fn main() -> Result<()> {
     let folder = folder()?;
-    let paths: Vec<PathBuf> = (0..MEMBERS)
+    let paths: Vec<PathBuf> = (0..=MEMBERS)
         .map(|member| folder.path().join(format!("member{member}")))
         .collect();
     for (seed, path) in (0..).zip(&paths) {
@@ -84,9 +84,11 @@ fn main() -> Result<()> {
     for case in &CASES {
         let measures = [Measure::CpuPerOperation, Measure::KiloOperationsPerSecond];
         let mut contest = Contest::new(case.title, &measures);
-        for policy in [Consistency::Ppl, Consistency::Bitmap] {
+        for policy in [Consistency::Ppl, Consistency::Bitmap, Consistency::Journal] {
             let name = format!("weft, {}", policy.name());
-            let paths = &paths;
+            // The journal is the last.
+            let disks = MEMBERS + usize::from(policy == Consistency::Journal);
+            let paths = &paths[..disks];
             contest.add(&name, move || ours(case, policy, paths));
         }
         contest.add("raw I/Os, fio", || raw(case, &paths[0]));

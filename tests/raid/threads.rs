@@ -9,7 +9,7 @@ use weft_block::{BlockDevice, IoVec, Request};
 use weft_raid::level::Level;
 use weft_raid::superblock::Timestamp;
 use weft_raid::{
-    Array, ArrayState, AssembleOptions, CreateOptions, MemberDevice, assemble, create,
+    Array, ArrayState, AssembleOptions, Consistency, CreateOptions, MemberDevice, assemble, create,
 };
 use weft_tests::data::{Sequence, bytes};
 use weft_tests::{sparse_file, temp_dir};
@@ -80,15 +80,24 @@ async fn holds(array: &Array, round: u64) -> Result<()> {
     Ok(())
 }
 
-fn survives(level: Level) -> Result<()> {
+fn survives(level: Level, policy: Consistency) -> Result<()> {
     let folder = temp_dir();
     let file = |number: u32| sparse_file(folder.path(), &format!("disk{number}"), 10 * MIB);
     let paths: Vec<PathBuf> = (0..5).map(file).collect();
-    let members: Result<Vec<MemberDevice>> = paths[..4].iter().map(|path| member(path)).collect();
+    let journal = (policy == Consistency::Journal).then(|| file(5));
+    let given = paths[..4].iter().chain(&journal);
+    let members: Result<Vec<MemberDevice>> = given.map(|path| member(path)).collect();
     let members = members?;
     let mut sequence = Sequence::new(1);
     let mut random = || std::array::from_fn(|_| sequence.draw() as u8);
-    let mut options = CreateOptions::new(level, "threads", 4, Timestamp::EPOCH, &mut random);
+    let mut options = CreateOptions::new(
+        level,
+        "threads",
+        members.len(),
+        Timestamp::EPOCH,
+        &mut random,
+    );
+    options.consistency = policy;
     options.chunk = 16 << 10;
     options.bitmap_chunk = Some(64 << 10);
     let array = block_on(async { create(&options, members, &spawner()).await }).map_err(told)?;
@@ -115,8 +124,8 @@ fn survives(level: Level) -> Result<()> {
     block_on(async { array.stop(&spawner()).await }).map_err(told)?;
     drop(array);
     block_on(async {
-        let members: Result<Vec<MemberDevice>> =
-            paths[1..].iter().map(|path| member(path)).collect();
+        let given = paths[1..].iter().chain(&journal);
+        let members: Result<Vec<MemberDevice>> = given.map(|path| member(path)).collect();
         let options = AssembleOptions::default();
         let array = assemble(members?, &options, &spawner())
             .await
@@ -133,10 +142,15 @@ fn survives(level: Level) -> Result<()> {
 
 #[test]
 fn threads_share_a_parity_array() -> Result<()> {
-    survives(Level::Raid5)
+    survives(Level::Raid5, Consistency::Ppl)
+}
+
+#[test]
+fn threads_share_a_journal() -> Result<()> {
+    survives(Level::Raid6, Consistency::Journal)
 }
 
 #[test]
 fn threads_share_a_mirror() -> Result<()> {
-    survives(Level::Raid1)
+    survives(Level::Raid1, Consistency::Bitmap)
 }

@@ -271,28 +271,27 @@ impl Lane {
             }
             told.push((waiting.sender, columns));
         }
-        let result = self.append(journal, metas, told.len()).await;
-        for (sender, columns) in told {
-            let answer = match &result {
-                Ok(batch) => {
-                    let entry = Entry {
-                        shared: Arc::clone(&self.shared),
-                        batch: *batch,
-                    };
+        // If nobody waits any more for an answer, what it would have done counts as given up.
+        match self.append(journal, metas, told.len()).await {
+            Ok(entries) => {
+                for ((sender, columns), entry) in told.into_iter().zip(entries) {
                     // Nobody else holds them any more.
                     let columns = columns.into_iter();
                     let columns = columns.map(|column| column.map(IoVec::into_buffer));
-                    Ok((entry, columns.collect()))
+                    drop(sender.send(Ok((entry, columns.collect()))));
                 }
-                Err(error) => Err(Error::new(error.kind(), error.sentence())),
-            };
-            // If nobody waits there any more, what it would have done counts as given up.
-            drop(sender.send(answer));
+            }
+            Err(error) => {
+                for (sender, _) in told {
+                    let error = Error::new(error.kind(), error.sentence());
+                    drop(sender.send(Err(error)));
+                }
+            }
         }
     }
 
-    /// Writes a batch; its number.
-    async fn append(&self, journal: &Journal, metas: Metas, changes: usize) -> Result<u64> {
+    /// Writes a batch; an entry for each of its changes.
+    async fn append(&self, journal: &Journal, metas: Metas, changes: usize) -> Result<Vec<Entry>> {
         self.journal_device()?;
         self.make_room(journal, metas.blocks()).await?;
         let device = self.journal_device()?;
@@ -305,14 +304,16 @@ impl Lane {
             state.ring.used = true;
             (number, at, state.ring.blocks())
         };
+        // Whatever becomes of this, they are over some time.
+        let entry = |_| Entry {
+            shared: Arc::clone(&self.shared),
+            batch: number,
+        };
+        let entries: Vec<Entry> = (0..changes).map(entry).collect();
         let written = metas.place(at, blocks, journal.seed);
-        let result = self.write_log_blocks(device, at, blocks, written).await;
-        let mut state = journal.state();
-        match &result {
-            Ok(()) => state.ring.broken = false,
-            Err(_) => (0..changes).for_each(|_| state.ring.done(number)),
-        }
-        result.map(|()| number)
+        self.write_log_blocks(device, at, blocks, written).await?;
+        journal.state().ring.broken = false;
+        Ok(entries)
     }
 
     /// Waits until `is_it` says so, which is asked again whenever a change is done or the log begins anew.

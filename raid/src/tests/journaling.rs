@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use weft_block::{BlockDevice, ErrorKind};
-use weft_sim::conformance;
+use weft_block::{BlockDevice, ErrorKind, IoVec, Request, yield_now};
+use weft_sim::{Executor, conformance};
 
 use super::harness::*;
 use crate::fields::array;
@@ -443,4 +443,44 @@ fn a_journal_that_cannot_be_read_is_told_of() {
     assert!(refused.sentence().contains("its journal cannot be read"));
     let array = rig.assemble(&[0, 1, 2, 3, 4]).expect("it starts");
     assert_eq!(array.progress().action, SyncAction::Resync);
+}
+
+/// A thread may end at any step of a change, with the next batch of the journal half written: what the others write is in
+/// the log all the same, and what it had begun awaits a resync.
+#[test]
+fn a_thread_that_ends_leaves_a_log_that_goes_on() {
+    for steps in 0..24 {
+        let (rig, array) = made(shape(Level::Raid5, 4));
+        let mut expected = vec![0; array.info().size as usize];
+        {
+            let doomed = Executor::new(steps);
+            let queue = array.open(&doomed.spawner()).expect("a queue");
+            let change = IoVec::copy_of(&pattern(4 * CHUNK as usize, 2));
+            let begun = queue.submit(Request::write(0, change));
+            doomed.block_on(async {
+                for _ in 0..steps {
+                    yield_now().await;
+                }
+            });
+            drop(begun);
+        }
+        for turn in 0..20_usize {
+            let at = (6 * CHUNK as usize) + turn * 20_480;
+            let data = pattern(9 * 1024, turn as u64);
+            rig.write(&array, at as u64, &data).expect("written");
+            expected[at..at + data.len()].copy_from_slice(&data);
+        }
+        let array = rig.assemble(&[0, 1, 2, 3, 4]).expect("it starts");
+        rig.sync(&array).expect("synced");
+        assert!(
+            rig.is_consistent(&array, &[0, 1, 2, 3]),
+            "after {steps} steps"
+        );
+        let from = 4 * CHUNK as usize;
+        let read = rig.read(&array, from as u64, expected.len() - from);
+        assert!(
+            read.expect("read") == expected[from..],
+            "after {steps} steps"
+        );
+    }
 }

@@ -199,7 +199,8 @@ impl Daemon {
         let declared = declared(&lab.arrays, change, |array| &array.name)?;
         let array = match change.action {
             Action::Start => {
-                let disks = self.storage.disks_of(&declared.name, &declared.disks).await;
+                let own = declared.needed();
+                let disks = self.storage.disks_of(&declared.name, &own).await;
                 let request = RaidAssemble {
                     name: declared.name.clone(),
                     disks,

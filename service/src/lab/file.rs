@@ -119,6 +119,12 @@ impl LabDisk {
 }
 
 impl LabArray {
+    /// The disks that it starts from: its members and its journal.
+    pub fn needed(&self) -> Vec<String> {
+        let disks = self.disks.iter().chain(&self.journal);
+        disks.cloned().collect()
+    }
+
     /// The command that makes it.
     pub fn create(&self) -> RaidCreate {
         RaidCreate {
@@ -590,6 +596,14 @@ mod tests {
         assert_eq!(lab.machines[0].disks, ["data/root"]);
         assert_eq!(lab.machines[0].kernel, "/labs/vmlinuz");
         assert_eq!(lab.networks[0].dhcp, DhcpSetting::Default);
+    }
+
+    #[test]
+    fn a_journal_is_one_of_the_disks_that_an_array_needs() {
+        let lab = parse("[raid.t]\nlevel = 6\ndisks = [\"./a\", \"./b\"]\njournal = \"./j\"\n");
+        let array = &lab.unwrap().arrays[0];
+        assert_eq!(array.needed(), ["/labs/a", "/labs/b", "/labs/j"]);
+        assert_eq!(array.create().journal.as_deref(), Some("/labs/j"));
     }
 
     #[test]
