@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use weft_raid::geometry::{Geometry, Shape};
+use weft_raid::journal::{BLOCK_BYTES, BLOCK_SECTORS, MetaBlock, Seed};
 use weft_raid::level::{Level, ParityLayout};
+use weft_raid::superblock::Superblock;
 use weft_raid::{ArrayState, SyncAction};
 use weft_tests::data::bytes;
 use weft_tests::temp_dir;
@@ -61,6 +63,30 @@ fn spoil(path: &Path) -> Result<()> {
     Ok(file.write_all_at(&[0x5a; 4096], u64::from_le_bytes(start) * 512)?)
 }
 
+/// Whether the log in a journal's file goes on at the start of its device.
+fn goes_round(path: &Path) -> Result<bool> {
+    let file = std::fs::File::open(path)?;
+    let mut block = [0; BLOCK_BYTES];
+    file.read_exact_at(&mut block, 4096)?;
+    let superblock = Superblock::parse(&block, file.metadata()?.len() / 512)?;
+    let seed = Seed::of(&superblock.set_uuid);
+    let (mut at, mut seq) = (superblock.recovery_offset, None);
+    loop {
+        file.read_exact_at(&mut block, (superblock.data_offset + at) * 512)?;
+        let Ok(meta) = MetaBlock::parse(&block, at, seed) else {
+            return Ok(false);
+        };
+        if seq.is_some_and(|seq| seq != meta.seq) {
+            return Ok(false);
+        }
+        (at, seq) = (at + meta.blocks() * BLOCK_SECTORS, Some(meta.seq + 1));
+        if at >= superblock.data_size {
+            // What comes next is the last change.
+            return Ok(true);
+        }
+    }
+}
+
 /// mdadm takes every superblock of ours for one, and the last for a journal's.
 fn examined(case: &Case) -> Result<()> {
     for (number, path) in case.paths.iter().enumerate() {
@@ -75,16 +101,22 @@ fn examined(case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// We crash with a change in the journal; the kernel starts the array.
+/// We crash with changes in the journal, the last of them at the start of the ring; the kernel starts the array.
 pub(crate) fn ours_for_the_kernel(cases: &[Case]) -> Result<()> {
     let folder = temp_dir();
     let (mut wanted, mut given) = (Vec::new(), Vec::new());
     for (number, case) in (0..).zip(cases) {
         let data = created(case, async |ours| {
             ours.fill(number).await?;
+            let mut data = bytes(number, ours.size());
+            let mut blocks = (64..).step_by(3);
+            while !goes_round(&case.paths[case.members()])? {
+                let at = blocks.next().unwrap_or(0) * 4096 % data.len();
+                data[at..at + 4096].copy_from_slice(&bytes(at as u64, 4096));
+                ours.write(at as u64, &data[at..at + 4096]).await?;
+            }
             let change = bytes(77, 4096);
             ours.write(CHANGED, &change).await?;
-            let mut data = bytes(number, ours.size());
             data[CHANGED as usize..][..4096].copy_from_slice(&change);
             // No stop.
             Ok(data)
