@@ -51,6 +51,10 @@ pub async fn assemble(
         let examined = examine(&*member.device, spawner).await;
         found.push((member, examined));
     }
+    let had_journal = found.iter().any(|(_, examined)| {
+        let superblock = examined.as_ref().map(|examined| &examined.superblock);
+        superblock.is_ok_and(|superblock| superblock.features.has(Features::JOURNAL))
+    });
     let selection = select(found, options)?;
     let freshest = selection.freshest.clone();
     let bitmap = bitmap(&selection, spawner).await?;
@@ -65,7 +69,9 @@ pub async fn assemble(
         .members
         .iter()
         .any(|member| member.device.info().read_only);
-    let journaled = array.shared().superblock.features.has(Features::JOURNAL);
+    let journaled = array.shared().has_journal();
+    // All members are told that there is none any more.
+    let changed = changed || had_journal && !journaled;
     let logs = freshest.features.has_ppl() || journaled;
     if read_only && journaled {
         check_replayed(&array, spawner).await?;

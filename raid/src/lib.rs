@@ -5,7 +5,7 @@
 //! I/O of its own, reads no clock and draws no random number: members come in as devices, dates and identities as
 //! arguments, and how long a member takes is asked of the executor.
 //!
-//! The pure half: [`superblock`] and [`bitmap`] (bytes, hostile until parsed), [`geometry`] (where bytes lie),
+//! The pure half: [`superblock`], [`bitmap`], [`ppl`] and [`journal`] (bytes, hostile until parsed), [`geometry`] (where bytes lie),
 //! [`parity`] (P and Q), [`plan`] (what to read and write).
 //!
 //! The running half: [`create`], [`assemble`] and [`examine`] make and find arrays, [`Array`] is one that runs,
@@ -15,8 +15,8 @@
 //!
 //! - A member that fails is out of the others' superblocks before any write that it missed is acknowledged.
 //! - After a crash the array is consistent once its resync is done; until then reads of a mirror show one value.
-//! - An array with parity that crashes while degraded may have lost what was being written (the write hole); it does not
-//!   start again unless it is told to.
+//! - An array with parity that crashes while degraded may have lost what was being written (the write hole), unless it has
+//!   a partial parity log or a [`journal`]; without, it does not start again unless it is told to.
 //! - What redundancy cannot answer is an error, never made-up data.
 //! - A read that redundancy can answer does not wait for a member that takes too long; a write waits for all.
 

@@ -8,6 +8,16 @@ use crate::examine::Examined;
 use crate::journal::{BLOCK_SECTORS, least_blocks};
 use crate::superblock::{Features, Role, Superblock};
 
+/// Whether some member says that there is a journal. One that had none any more when the power went may not have told all.
+pub(super) fn has_journal(
+    freshest: &Superblock,
+    chosen: &[(MemberDevice, Examined, Verdict)],
+) -> bool {
+    let members = chosen.iter().map(|(_, examined, _)| &examined.superblock);
+    let mut superblocks = members.chain([freshest]);
+    superblocks.any(|superblock| superblock.features.has(Features::JOURNAL))
+}
+
 /// Sees that the journal is there. Without it an array starts only if it is told to, and goes on without a journal.
 pub(super) fn check_journal(
     name: &str,
@@ -42,6 +52,12 @@ pub(super) fn check_journal(
                 return refused(ErrorKind::Unsupported, why);
             }
             return Ok(());
+        }
+        // It was started without one before.
+        (None, _) if !freshest.features.has(Features::JOURNAL) => {}
+        (None, _) if !force && !freshest.roles.contains(&Role::Journal) => {
+            let why = "its journal has failed; assemble it by force to go on without a journal";
+            return refused(ErrorKind::Offline, why.into());
         }
         (None, _) if !force => {
             let why = "its journal is missing, which may hold what was being written when it stopped; bring that disk \

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weft_block::{Error, ErrorKind, Result};
 
 use super::AssembleOptions;
-use super::journal::check_journal;
+use super::journal::{check_journal, has_journal};
 use crate::create::MemberDevice;
 use crate::examine::Examined;
 use crate::geometry::Geometry;
@@ -105,7 +105,7 @@ pub(super) fn select(
     let dirty = freshest.resync_offset != CLEAN;
     place_replacements(freshest.size, dirty, &mut chosen);
     drop_rivals(&name, &mut chosen, &mut notices)?;
-    if freshest.features.has(Features::JOURNAL) {
+    if has_journal(&freshest, &chosen) {
         check_journal(
             &name,
             &mut freshest,

@@ -245,9 +245,8 @@ fn an_array_without_its_journal_needs_to_be_told() {
         (status.consistency, status.sync.action),
         ("resync", SyncAction::Resync)
     );
-    rig.sync(&array).expect("synced");
-    rig.stop(&array);
-    // Its disk is nobody's any more.
+    drop(array);
+    // The members know it by now, and its disk is nobody's any more.
     let array = rig.assemble(&[0, 1, 2, 3, 4]).expect("it starts");
     assert_eq!(array.status().members.len(), 4);
     assert_eq!(array.status().consistency, "resync");
@@ -292,7 +291,7 @@ fn a_journal_that_fails_stops_the_writes_until_there_is_a_new_one() {
     assert!(refused.sentence().contains("holds its journal"));
     // No stop.
     rig.poke(1, 0, &[0xee; 4096]);
-    let array = rig.assemble(&[0, 1, 2, 3, 4, 6]).expect("it starts");
+    let array = rig.assemble(&[0, 1, 2, 3, 4, 5, 6]).expect("it starts");
     let mut expected = data;
     expected[512..4608].fill(1);
     assert_eq!(rig.read(&array, 0, expected.len()).expect("read"), expected);
@@ -341,6 +340,23 @@ fn impossible_journals_are_refused() {
     );
     let why = try_it(Level::Raid5, 4, MIB + 64 * 1024);
     assert!(why.contains("disk4 is too small for a journal"), "{why}");
+}
+
+#[test]
+fn an_array_that_has_lost_its_journal_starts_without_by_force() {
+    let (rig, array) = made(shape(Level::Raid5, 4));
+    rig.write(&array, 0, &pattern(8192, 1)).expect("written");
+    let spawner = rig.executor.spawner();
+    rig.run(array.fail("disk4", &spawner)).expect("failed");
+    rig.stop(&array);
+    let refused = rig.assemble(&[0, 1, 2, 3, 4]).err().expect("it has none");
+    assert!(refused.sentence().contains("its journal has failed"));
+    let array = rig.assemble_with(&[0, 1, 2, 3], true).expect("forced");
+    // It was at rest when it was stopped.
+    assert!(array.progress().is_idle());
+    drop(array);
+    let array = rig.assemble(&[0, 1, 2, 3]).expect("it has been told to");
+    assert_eq!(array.status().consistency, "resync");
 }
 
 /// A block of data that is in the journal alone, as md's write-back mode leaves it: puts it at the end of the log.
