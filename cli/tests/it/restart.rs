@@ -100,6 +100,33 @@ fn a_disk_that_vanished_is_shown_and_the_rest_comes_back() {
     assert_eq!(status["health"], "degraded");
 }
 
+/// A volume on an array with a journal, degraded and dirty: the journal is replayed, and nobody has to force anything.
+#[test]
+fn an_array_with_a_journal_comes_back_degraded_and_never_without_its_journal() {
+    let weft = Weft::new();
+    weft.disks(&["a", "b", "c", "d", "j"], "64M");
+    let create = "raid create tank --level 6 ./a ./b ./c ./d --journal ./j";
+    weft.ok(&create.split(' ').collect::<Vec<_>>());
+    weft.ok(&["raid", "wait", "tank"]);
+    weft.ok(&["raid", "fail", "tank", "./b"]);
+    weft.ok(&["vg", "create", "data", "tank"]);
+    weft.ok(&["lv", "create", "data/root", "--size", "20M"]);
+    kill_daemon(&weft);
+    let array = weft.json(&["raid", "show", "tank"]);
+    assert_eq!(array["consistency"], "journal");
+    assert_eq!(array["state"], "degraded");
+    assert_eq!(weft.json(&["lv", "list"])[0]["name"], "root");
+    kill_daemon(&weft);
+    std::fs::rename(weft.path("j"), weft.path("elsewhere")).unwrap();
+    assert_eq!(weft.json(&["raid", "list"]), serde_json::json!([]));
+    let advice = weft.json(&["status"])["advice"][0].clone();
+    let message = advice["message"].as_str().unwrap();
+    assert!(message.contains("its journal is missing"), "{advice}");
+    std::fs::rename(weft.path("elsewhere"), weft.path("j")).unwrap();
+    let members = ["raid", "assemble", "tank", "./a", "./c", "./d", "./j"];
+    assert_eq!(weft.json(&members)["consistency"], "journal");
+}
+
 /// A daemon that is being killed takes connections and closes them; writing to one ended the program by a signal.
 #[test]
 fn a_socket_that_closes_is_no_daemon_and_ends_nobody() {

@@ -359,6 +359,32 @@ fn an_array_that_has_lost_its_journal_starts_without_by_force() {
     assert_eq!(array.status().consistency, "resync");
 }
 
+/// A batch was torn at its start; what was whole behind it would follow on from what is logged there next, by its place
+/// and by its number, but for the gap in the numbers.
+#[test]
+fn what_lies_behind_a_torn_batch_is_never_taken_for_what_comes_next() {
+    let (rig, array) = made(shape(Level::Raid5, 4));
+    for (at, salt) in [(2 * CHUNK, 1), (4 * CHUNK, 2), (0, 3)] {
+        let data = pattern(BLOCK_BYTES, salt);
+        rig.write(&array, at, &data).expect("written");
+    }
+    drop(array);
+    let metas = log(&rig, 4);
+    assert_eq!(
+        metas.iter().map(MetaBlock::blocks).collect::<Vec<_>>(),
+        [1, 3, 3, 3]
+    );
+    let torn = (superblock(&rig, 4).data_offset + metas[1].position + 8) * 512;
+    rig.disks[4].poke(torn, &[0xee; 512]);
+    let array = rig.assemble(&[0, 1, 2, 3, 4]).expect("it starts");
+    // A beginning and this take as much as the first two.
+    let new = pattern(2 * BLOCK_BYTES, 4);
+    rig.write(&array, 0, &new).expect("written");
+    drop(array);
+    let array = rig.assemble(&[0, 1, 2, 3, 4]).expect("it starts");
+    assert!(rig.read(&array, 0, new.len()).expect("read") == new);
+}
+
 /// A block of data that is in the journal alone, as md's write-back mode leaves it: puts it at the end of the log.
 fn cached(rig: &Rig, disk: usize, sector: u64, data: &[u8]) {
     let own = superblock(rig, disk);
