@@ -172,7 +172,7 @@ impl World {
             Err(error) => {
                 let refused = error.sentence();
                 if self.journal.is_some() && error.kind() == ErrorKind::Offline {
-                    assert!(refused.contains("its journal is missing"), "{refused}");
+                    assert!(refused.contains("cannot start: its journal "), "{refused}");
                     return None;
                 }
                 assert_eq!(error.kind(), ErrorKind::Degraded, "{refused}");
