@@ -39,6 +39,13 @@ struct Stripe {
 }
 
 impl Stripe {
+    /// Whether it has data of stripe `number`. Parities alone say nothing: what belongs to them was flushed.
+    fn has_data(&self, rows: &ParityRows, number: u64) -> bool {
+        let row = number * BLOCK / rows.chunk();
+        let mut slots = self.blocks.keys();
+        slots.any(|&slot| rows.data_index(row, slot).is_some())
+    }
+
     /// Its blocks, by slot.
     fn columns(&self, rows: &ParityRows) -> Vec<Option<IoVec>> {
         let slots = 0..rows.members();
@@ -51,6 +58,8 @@ impl Stripe {
 struct Found {
     /// By their number from the start of the members.
     stripes: BTreeMap<u64, Stripe>,
+    /// Those of which more was logged after they were whole: what is to be written of them first.
+    done: BTreeMap<u64, Stripe>,
     kept: usize,
     /// Stripes that were written.
     replayed: u64,
@@ -58,6 +67,18 @@ struct Found {
     failed: Vec<(MemberId, Error)>,
     /// The log names what this array does not have.
     strange: bool,
+}
+
+impl Found {
+    /// A stripe that is whole is over: what comes now is another change of it. What it has newer than the one before
+    /// takes that one's place.
+    fn settle(&mut self, rows: &ParityRows, number: u64) {
+        let whole = self.stripes.remove(&number);
+        if let Some(whole) = whole.filter(|whole| whole.has_data(rows, number)) {
+            let known = self.done.entry(number).or_default();
+            known.blocks.extend(whole.blocks);
+        }
+    }
 }
 
 /// What came of a log.
@@ -137,17 +158,16 @@ impl Lane {
         let mut blocks = blocks.into_iter();
         for (payload, (stripe, slots)) in meta.payloads.iter().zip(places) {
             if let Payload::Flush { sectors } = payload {
-                for sector in sectors {
-                    found.stripes.remove(&(sector / BLOCK_SECTORS));
+                for stripe in sectors.iter().map(|sector| sector / BLOCK_SECTORS) {
+                    found.stripes.remove(&stripe);
+                    found.done.remove(&stripe);
                 }
                 continue;
             }
             let is_data = matches!(payload, Payload::Data { .. });
             // What comes after the parities is a change of its own.
             if is_data && found.stripes.get(&stripe).is_some_and(|known| known.whole) {
-                let known = found.stripes.remove(&stripe).into_iter();
-                self.write_stripes(rows, known.map(|known| (stripe, known)), found)
-                    .await;
+                found.settle(rows, stripe);
             }
             let known = found.stripes.entry(stripe).or_default();
             known.whole = !is_data;
@@ -158,7 +178,7 @@ impl Lane {
         }
         if found.kept > KEPT_BLOCKS {
             self.write_whole(rows, found).await;
-            found.kept = found.stripes.values().map(|known| known.blocks.len()).sum();
+            found.kept = found.stripes.values().map(|one| one.blocks.len()).sum();
             if found.kept > MOST_CACHED {
                 let why = format!(
                     "array {} cannot start: its journal holds more data that is nowhere else than fits into memory; \
@@ -173,27 +193,22 @@ impl Lane {
 
     /// Writes all stripes that are whole; those that are not stay.
     async fn write_whole(&self, rows: &ParityRows, found: &mut Found) {
+        let done = std::mem::take(&mut found.done);
+        self.write_stripes(done.into_iter(), found).await;
         let all = std::mem::take(&mut found.stripes);
         let (whole, cached): (BTreeMap<_, _>, _) = all.into_iter().partition(|(_, one)| one.whole);
         found.stripes = cached;
-        self.write_stripes(rows, whole.into_iter(), found).await;
+        let whole = whole
+            .into_iter()
+            .filter(|(number, one)| one.has_data(rows, *number));
+        self.write_stripes(whole, found).await;
     }
 
-    /// Writes stripes to whoever holds their slots. Parities alone say nothing: what belongs to them was flushed.
-    async fn write_stripes(
-        &self,
-        rows: &ParityRows,
-        stripes: impl Iterator<Item = (u64, Stripe)>,
-        found: &mut Found,
-    ) {
+    /// Writes stripes to whoever holds their slots.
+    async fn write_stripes(&self, stripes: impl Iterator<Item = (u64, Stripe)>, found: &mut Found) {
         let route = self.route();
         let mut sent = Vec::new();
         for (number, stripe) in stripes {
-            let row = number * BLOCK / rows.chunk();
-            let mut slots = stripe.blocks.keys();
-            if !slots.any(|&slot| rows.data_index(row, slot).is_some()) {
-                continue;
-            }
             found.replayed += 1;
             for (slot, block) in stripe.blocks {
                 let Some(leg) = &route.legs[slot as usize] else {
@@ -247,7 +262,7 @@ impl Lane {
             let seq = at.seq + SEQ_GAP;
             self.log_whole(journal, metas, Place { seq, ..at }).await?;
         }
-        self.write_stripes(rows, whole.into_iter(), found).await;
+        self.write_stripes(whole.into_iter(), found).await;
         Ok(())
     }
 
