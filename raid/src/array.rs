@@ -14,6 +14,7 @@ mod lane;
 mod locks;
 mod lost;
 mod meta;
+mod moving;
 mod pool;
 mod ppl;
 mod queue;
@@ -37,12 +38,14 @@ pub(crate) use intent::Intent;
 pub(crate) use lane::Lane;
 use locks::RangeLocks;
 pub(crate) use meta::{Due, Meta, Step};
+pub(crate) use moving::Moving;
 pub(crate) use state::{Dirt, Duty, Member, MemberId, Run, State, done_bytes};
 pub(crate) use sync::Scrubbing;
 pub(crate) use sync::progress;
 pub use sync::{Mismatch, Progress, Scrub, ScrubReport, SyncAction, Syncer};
 
 use crate::geometry::{Geometry, Shape};
+use crate::reshape::Change;
 use crate::superblock::Superblock;
 
 /// A running array: a block device over its members. Clones are the same array.
@@ -63,7 +66,7 @@ pub(crate) struct Shared {
     pub(crate) superblock: Superblock,
     /// Bytes: the unit of metadata writes, the largest logical block of the members.
     pub(crate) block: usize,
-    info: Info,
+    pub(crate) info: Info,
     pub(crate) locks: Arc<RangeLocks>,
     /// The partial parity log, if the array has one.
     log: Option<ppl::Log>,
@@ -73,9 +76,73 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// The bitmap's image in bytes, to know what space is unused.
     bitmap_bytes: u64,
+    /// Bytes that its data lies behind the place that the superblocks name, while its shape is coming.
+    shift: i64,
+    /// The shape that goes, while this one is coming.
+    pub(crate) moving: Option<Moving>,
 }
 
 impl Shared {
+    /// An array in the shape of `superblock`, or of what its change of shape leads to.
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        name: &str,
+        geometry: Geometry,
+        superblock: Superblock,
+        bitmap_bytes: u64,
+    ) -> Self {
+        let (info, log, journal) = {
+            let state = core.state();
+            let superblocks = state.members.iter().map(|member| &member.superblock);
+            let log = ppl::Log::of(&superblock, superblocks);
+            let journaled = state.journal().map(|member| member.superblock.data_size);
+            let journal = journal::Journal::of(&superblock, journaled);
+            (info(&geometry, &state.members), log, journal)
+        };
+        Self {
+            core: Arc::clone(core),
+            name: name.to_owned(),
+            block: info.logical_block as usize,
+            geometry,
+            superblock,
+            info,
+            locks: Arc::default(),
+            log,
+            journal,
+            closed: AtomicBool::new(false),
+            bitmap_bytes,
+            shift: 0,
+            moving: None,
+        }
+    }
+
+    /// The coming shape of a change: requests go the way of both.
+    pub(crate) fn coming(before: Self, change: &Change) -> Self {
+        let mut shared = Self::new(
+            &before.core,
+            &before.name,
+            change.after.clone(),
+            before.superblock.clone(),
+            before.bitmap_bytes,
+        );
+        // What is more than before is there when everything has been moved.
+        shared.info.size = before.info.size.min(shared.info.size);
+        shared.shift = change.moves.shift();
+        shared.closed = AtomicBool::new(true);
+        shared.moving = Some(Moving::new(Arc::new(before), change));
+        shared
+    }
+
+    /// First byte of a member's data on its device.
+    pub(crate) fn base(&self, member: &Member) -> u64 {
+        member.base().saturating_add_signed(self.shift)
+    }
+
+    /// Takes no requests from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.core.state()
     }
@@ -135,6 +202,7 @@ impl Shared {
 /// What an array starts from: all that [`crate::assemble`] has found out.
 pub(crate) struct Start {
     pub(crate) name: String,
+    /// Before a change of shape that is under way.
     pub(crate) geometry: Geometry,
     pub(crate) superblock: Superblock,
     pub(crate) state: State,
@@ -150,33 +218,26 @@ impl Array {
             state,
             meta,
         } = start;
-        let info = info(&geometry, &state.members);
-        let log = ppl::Log::of(
-            &superblock,
-            state.members.iter().map(|member| &member.superblock),
-        );
-        let journaled = state.journal().map(|member| member.superblock.data_size);
-        let journal = journal::Journal::of(&superblock, journaled);
-        let bitmap_bytes = meta.bitmap.as_ref().map_or(0, |image| image.bytes().len());
+        let bitmap = meta.bitmap.as_ref().map_or(0, |image| image.bytes().len());
+        let change = state.reshaping.clone();
         let core = Arc::new(Core::new(state, meta));
-        let shared = Shared {
-            block: info.logical_block as usize,
-            name: name.clone(),
-            geometry,
-            superblock,
-            info,
-            locks: Arc::default(),
-            log,
-            journal,
-            closed: AtomicBool::new(false),
-            bitmap_bytes: bitmap_bytes as u64,
-            core: Arc::clone(&core),
-        };
+        let mut shared = Shared::new(&core, &name, geometry, superblock, bitmap as u64);
+        if let Some(change) = change {
+            shared = Shared::coming(shared, &change);
+        }
         Self {
             name: name.into(),
             core,
             current: Arc::new(Mutex::new(Arc::new(shared))),
         }
+    }
+
+    /// Gives it another shape. Requests are held, and none is under way.
+    pub(crate) fn reform(&self, shared: Shared) -> Arc<Shared> {
+        let shared = Arc::new(shared);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&shared);
+        self.core.changed();
+        shared
     }
 
     /// The shape that it has now.

@@ -164,6 +164,7 @@ fn start(
         freshest,
         chosen,
         mut notices,
+        unheard,
     } = selection;
     let mut sizes = vec![0; freshest.raid_disks as usize];
     for (_, examined, verdict) in &chosen {
@@ -171,9 +172,16 @@ fn start(
             sizes[slot as usize] = examined.superblock.used() * SECTOR;
         }
     }
-    let geometry = Geometry::of(&freshest, &sizes)
-        .map_err(|error| error.in_context(format!("array {name} cannot start")))?;
-    let mut changed = false;
+    let lost = chosen
+        .iter()
+        .any(|(_, examined, _)| !examined.bad_blocks.is_empty());
+    let change = select::shapes::change(&name, &freshest, lost)?;
+    let geometry = match &change {
+        Some(change) => change.before.clone(),
+        None => Geometry::of(&freshest, &sizes)
+            .map_err(|error| error.in_context(format!("array {name} cannot start")))?,
+    };
+    let mut changed = unheard;
     let next_id = chosen.len() as u32;
     let members: Vec<Member> = (0..)
         .zip(chosen)
@@ -202,10 +210,12 @@ fn start(
         state.resync_total = state.intent.resync_bytes();
         changed = true;
     }
-    if !state.is_whole(&geometry) {
+    let slots = change.as_ref().map_or(&geometry, |change| &change.after);
+    if !state.is_whole(slots) {
         state.intent.missed_recorded();
         changed = true;
     }
+    state.reshaping = change;
     let meta = Meta {
         events: freshest.events,
         bitmap,

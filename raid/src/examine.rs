@@ -12,8 +12,10 @@ use crate::geometry::Geometry;
 use crate::level::Level;
 use crate::superblock::{Features, SUPER_BYTE, SUPER_BYTES, Superblock, SuperblockError};
 
-/// MiB from the start of a device in which a superblock's copy is looked for: the most headroom that md leaves.
-const COPY_SEARCH_MIB: u64 = 132;
+/// Bytes from the start of a device in which a superblock's copy is looked for: the most headroom that md leaves.
+const COPY_SEARCH: u64 = 132 << 20;
+/// Bytes that the data's start is a multiple of: md's way with new members, and a change of shape moves it by chunks.
+const COPY_STEP: usize = 64 << 10;
 
 /// The md part of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,15 +103,15 @@ async fn read_superblock(
 
 /// The copy that this crate keeps in the unused space before the data.
 async fn find_copy(queue: &dyn BlockQueue, size: u64) -> Option<Superblock> {
-    let last = (size >> 20).min(COPY_SEARCH_MIB);
+    let starts = (COPY_STEP as u64..=size.min(COPY_SEARCH)).step_by(COPY_STEP);
     // Members that joined where space was tight have their data at 16 KiB.
-    let places = (1..=last).map(|mib| (mib << 20) - 4096).chain([12 << 10]);
+    let places = starts.map(|start| start - 4096).chain([12 << 10]);
     for place in places {
         let Ok(bytes) = read(queue, place, SUPER_BYTES).await else {
             continue;
         };
         if let Ok(superblock) = Superblock::parse(&bytes, size / SECTOR)
-            && superblock.data_offset * SECTOR == place + SUPER_BYTES as u64
+            && superblock.data_start() * SECTOR == place + SUPER_BYTES as u64
         {
             return Some(superblock);
         }

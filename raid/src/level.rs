@@ -55,6 +55,11 @@ impl Level {
         self != Self::Raid1
     }
 
+    /// Whether its members hold rows with parity.
+    pub fn has_parity(self) -> bool {
+        matches!(self, Self::Raid4 | Self::Raid5 | Self::Raid6)
+    }
+
     /// The fewest members an array of this level is made of.
     pub fn least_members(self) -> u32 {
         match self {

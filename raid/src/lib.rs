@@ -35,6 +35,7 @@ mod lifecycle;
 pub mod parity;
 pub mod plan;
 pub mod ppl;
+mod reshape;
 mod status;
 pub mod superblock;
 
@@ -43,6 +44,7 @@ pub use assemble::{AssembleOptions, assemble};
 pub use bad_blocks::parse_bad_blocks;
 pub use create::{Consistency, CreateOptions, DEFAULT_CHUNK, MemberDevice, create};
 pub use examine::{Examined, examine};
+pub use lifecycle::Growth;
 pub use status::{ArrayState, MemberRole, MemberState, MemberStatus, Status};
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! What is done to a running array by name: fail, remove, add, tick, stop.
 
 mod journal;
+mod grow;
 mod replace;
+mod reshape;
 
 use std::rc::Rc;
 
+pub use grow::Growth;
+pub(crate) use reshape::finish as finish_superblock;
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
 use crate::array::{Array, Due, Duty, Lane, Member, Meta, Run, Step};
@@ -191,6 +195,9 @@ impl Array {
         }
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
+        }
+        if self.core.state().reshaping.is_some() {
+            return self.invalid("its shape is being changed; add the disk when that is done");
         }
         self.check_new(&member)?;
         let examined = examine(&*member.device, spawner).await.ok();

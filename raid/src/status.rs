@@ -136,6 +136,16 @@ impl Array {
             _ => ArrayState::Clean,
         };
         let mut messages = state.notices.clone();
+        if let Some(change) = &state.reshaping {
+            messages.push(format!(
+                "its shape is being changed, from {} members with chunks of {} bytes to {} with {}; {} bytes afterwards",
+                change.before.members(),
+                change.before.chunk(),
+                change.after.members(),
+                change.after.chunk(),
+                change.after.size()
+            ));
+        }
         if let Run::Failed(why) = &state.run {
             messages.push(why.clone());
         }
@@ -151,6 +161,7 @@ impl Array {
         };
         let layout = match geometry.level() {
             Level::Raid1 | Level::Raid4 => String::new(),
+            level if state.reshaping.is_some() => layout_name(level, superblock.reshape.new_layout),
             level => layout_name(level, superblock.layout),
         };
         Status {
@@ -159,7 +170,7 @@ impl Array {
             level: geometry.level(),
             layout,
             chunk_bytes: geometry.chunk(),
-            size_bytes: geometry.size(),
+            size_bytes: shared.info.size,
             state: run,
             consistency,
             members: members(&state, geometry.members()),

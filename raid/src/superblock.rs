@@ -133,7 +133,7 @@ impl Timestamp {
     }
 }
 
-/// The fields of a change of shape, which this crate keeps and does not run.
+/// The fields of a change of shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reshape {
     /// Level after it.
@@ -348,6 +348,18 @@ impl Superblock {
                 self.data_size / chunk * chunk
             }
             _ => self.size,
+        }
+    }
+
+    /// Sectors that the member's data moves in a change of shape, backwards if negative.
+    pub(crate) fn shift(&self) -> i64 {
+        let moves = self
+            .features
+            .has(Features::RESHAPE.with(Features::NEW_OFFSET));
+        if moves {
+            i64::from(self.reshape.new_offset)
+        } else {
+            0
         }
     }
 

@@ -9,5 +9,6 @@ mod logging;
 mod members;
 mod power;
 mod replacing;
+mod reshaping;
 mod scrub;
 mod slow;

@@ -147,6 +147,14 @@ impl InFlight {
         core.enter();
         Self(Arc::clone(core))
     }
+
+    /// None while requests are kept waiting.
+    pub(crate) fn unless_held(core: &Arc<Core>) -> Option<Self> {
+        // Looked at after it counts: who holds requests waits for those that count.
+        let in_flight = Self::new(core);
+        let held = core.state().held;
+        (!held).then_some(in_flight)
+    }
 }
 
 impl Drop for InFlight {

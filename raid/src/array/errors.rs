@@ -94,6 +94,7 @@ impl Lane {
         let (slot, path) = (*slot, path.clone());
         let doubtful = !state.is_whole(geometry) || state.intent.resync_count() > 0;
         let few = count <= self.shared.core.most_read_errors.load(Ordering::Relaxed);
+        let doubtful = doubtful || state.reshaping.is_some();
         if few || doubtful || state.replacement(slot).is_some() {
             return Worn::No;
         }

@@ -117,6 +117,8 @@ pub(crate) struct Lane {
     pub(crate) pool: Pool,
     /// How long members take with reads.
     pub(crate) watch: Rc<Watch>,
+    /// The lane of the shape that goes, while this one's is coming.
+    pub(crate) before: Option<Rc<Lane>>,
     route: RefCell<Rc<Route>>,
     opened: RefCell<HashMap<MemberId, Rc<dyn BlockQueue>>>,
 }
@@ -127,7 +129,12 @@ impl Lane {
     /// # Errors
     /// `Busy` if a member has no queue left. A member that is gone is found out when it is used.
     pub(crate) fn open(shared: &Arc<Shared>, spawner: &Spawner) -> Result<Rc<Self>> {
+        let before = match &shared.moving {
+            Some(moving) => Some(Self::open(&moving.before, spawner)?),
+            None => None,
+        };
         let lane = Rc::new(Self {
+            before,
             shared: Arc::clone(shared),
             spawner: Rc::clone(spawner),
             pool: Pool::default(),
@@ -187,7 +194,7 @@ impl Lane {
             let write_mostly = member.is_write_mostly();
             (
                 member.id,
-                member.base(),
+                self.shared.base(member),
                 done,
                 Arc::clone(&member.bad),
                 write_mostly,

@@ -200,6 +200,15 @@ impl Lane {
         self.queue(id).submit(write).await.result
     }
 
+    /// Writes the whole bitmap to every member with a slot; returns those that failed.
+    pub(crate) async fn write_bitmap_to_all(&self, meta: &Meta) -> Vec<(MemberId, Error)> {
+        let Some(image) = &meta.bitmap else {
+            return Vec::new();
+        };
+        let whole = 0..image.bytes().len();
+        self.write_image(image, std::slice::from_ref(&whole)).await
+    }
+
     async fn write_head(&self, meta: &mut Meta, events: u64) -> Vec<(MemberId, Error)> {
         let Some(image) = &mut meta.bitmap else {
             return Vec::new();
@@ -243,7 +252,10 @@ impl Lane {
         let resync = resync_offset(&self.shared, state, dirt);
         let (mut copies, mut originals) = (Vec::new(), Vec::new());
         for member in state.members.iter().filter(|member| member.duty.is_live()) {
-            let superblock = compose(member, &roles, events, resync, state.now);
+            let mut superblock = compose(member, &roles, events, resync, state.now);
+            if let Some(change) = &state.reshaping {
+                superblock.reshape.position = change.position / SECTOR;
+            }
             let bytes = IoVec::copy_of(&superblock.to_bytes(self.shared.block));
             if let Some(sector) = self.shared.copy_sector(&superblock) {
                 copies.push((member.id, sector * SECTOR, bytes.clone()));
@@ -380,10 +392,9 @@ impl Lane {
     pub(crate) async fn publish_start(&self, bitmap: bool, torn_logs: &[MemberId]) -> Result<()> {
         let mut meta = self.shared.core.meta.lock().await;
         self.write_logs(&mut meta, torn_logs).await?;
-        if let (true, Some(image)) = (bitmap, &meta.bitmap) {
+        if bitmap {
             // Its events may be those of a bitmap that was read: never ahead of what is written next.
-            let whole = 0..image.bytes().len();
-            let failed = self.write_image(image, std::slice::from_ref(&whole)).await;
+            let failed = self.write_bitmap_to_all(&meta).await;
             self.drop_members(&mut meta, failed).await?;
         }
         self.write_superblocks(&mut meta, Dirt::Clean, Step::Two)

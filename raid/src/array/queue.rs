@@ -157,9 +157,32 @@ impl Side {
                 Ok(lane) => lane,
                 Err(error) => return request.failed(error),
             };
+            if lane.shared.moving.is_some() {
+                let Some(in_flight) = InFlight::unless_held(&lane.shared.core) else {
+                    continue;
+                };
+                let answer = self.pass_both(&lane, request).await;
+                drop(in_flight);
+                return answer;
+            }
             if let Some(passing) = Passing::begin(&lane) {
                 return passing.along(self.submit(&lane, request)).await;
             }
+        }
+    }
+
+    /// Sends a request the way of both shapes.
+    async fn pass_both(&self, lane: &Rc<Lane>, request: Request) -> Completion {
+        let refusal = request.check(&lane.shared.info).err();
+        if let Some(refusal) = refusal.or_else(|| lane.shared.refusal()) {
+            return request.failed(refusal);
+        }
+        match (&lane.shared.moving, request.op) {
+            (_, Op::Flush) => Rc::clone(lane).flush(request).await,
+            (Some(moving), op) if op != Op::Discard && request.len > 0 => {
+                Rc::clone(lane).pass_moving(moving, request).await
+            }
+            _ => request.done(),
         }
     }
 

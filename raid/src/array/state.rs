@@ -10,6 +10,7 @@ use weft_block::{BlockDevice, ErrorKind, SECTOR};
 use super::intent::Intent;
 use super::{ReadErrors, Scrubbing};
 use crate::geometry::Geometry;
+use crate::reshape::Change;
 use crate::superblock::{Role, Superblock, Timestamp, WRITE_MOSTLY};
 
 /// Messages that the status keeps.
@@ -175,6 +176,8 @@ pub(crate) struct State {
     pub(crate) waiting: Vec<Waker>,
     /// The time for superblocks: what the last control operation said.
     pub(crate) now: Timestamp,
+    /// The change of shape that is under way, with the position that the superblocks know.
+    pub(crate) reshaping: Option<Change>,
     /// What was found out when it was assembled, in sentences.
     pub(crate) notices: Vec<String>,
     /// The roles of the freshest superblock, for numbers whose device is not here.
@@ -201,6 +204,7 @@ impl State {
             held: false,
             waiting: Vec::new(),
             now,
+            reshaping: None,
             notices: Vec::new(),
             roles: Vec::new(),
         }
@@ -241,7 +245,9 @@ impl State {
 
     /// Whether every slot's data is wholly there.
     pub(crate) fn is_whole(&self, geometry: &Geometry) -> bool {
-        self.in_sync() == geometry.members()
+        let slots = geometry.members();
+        let whole = |member: &&Member| matches!(member.duty, Duty::InSync(slot) if slot < slots);
+        self.members.iter().filter(whole).count() as u32 == slots
     }
 
     /// The member whose data is made next: of a slot without one before a replacement, the lowest slot first.
@@ -341,7 +347,10 @@ impl State {
             .filter(|member| member.id != id && is_whole(member));
         let slots: Vec<u32> = others.filter_map(|member| member.duty.slot()).collect();
         let whole = self.member(id).is_some_and(is_whole);
-        whole && !geometry.survives(|slot| !slots.contains(&slot))
+        let survives = |geometry: &Geometry| geometry.survives(|slot| !slots.contains(&slot));
+        let change = self.reshaping.as_ref();
+        let both = change.is_none_or(|change| survives(&change.before) && survives(&change.after));
+        whole && !(survives(geometry) && both)
     }
 
     /// Keeps a message for the status; the oldest give way to new ones.

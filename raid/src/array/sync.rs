@@ -39,6 +39,8 @@ pub enum SyncAction {
     Check,
     /// What the members disagree on.
     Repair,
+    /// Everything: it is moved to where another shape has it.
+    Reshape,
 }
 
 impl SyncAction {
@@ -50,6 +52,7 @@ impl SyncAction {
             Self::Recover => "recover",
             Self::Check => "check",
             Self::Repair => "repair",
+            Self::Reshape => "reshape",
         }
     }
 }
@@ -59,9 +62,9 @@ impl SyncAction {
 pub struct Progress {
     /// What is being done.
     pub action: SyncAction,
-    /// Bytes of member space that are done.
+    /// Bytes of member space that are done; of the array's space in a change of shape.
     pub done: u64,
-    /// Bytes of member space that are to be done.
+    /// Bytes of it that are to be done.
     pub total: u64,
 }
 
@@ -87,6 +90,13 @@ pub(crate) fn progress(state: &State, geometry: &Geometry) -> Progress {
             action: SyncAction::Resync,
             done: total - left,
             total,
+        };
+    }
+    if let Some(change) = &state.reshaping {
+        return Progress {
+            action: SyncAction::Reshape,
+            done: change.moves.done(change.position),
+            total: change.moves.new_size(),
         };
     }
     match state.rebuilding() {
@@ -139,13 +149,16 @@ impl Array {
 
 impl Syncer {
     /// Does at most `most` bytes of each member (64 KiB at least, 4 MiB at most) of what is to be done next: resync
-    /// before rebuild before a scrub; a spare takes a free slot first. The answer says what is left afterwards; idle means nothing.
+    /// before a change of shape before rebuild before a scrub; a spare takes a free slot first. The answer says what is left afterwards; idle means nothing.
     /// The step runs to its end even if the future is dropped.
     ///
     /// # Errors
     /// If the array takes no requests, or a member that is needed cannot be read: the place and the member are named,
     /// and what was done before stays done.
     pub async fn step(&self, most: u64) -> Result<Progress> {
+        if self.array.is_moved() {
+            self.array.finish_reshape(&self.spawner).await?;
+        }
         let (in_flight, lane) = self.begin().await?;
         let most = most.clamp(64 << 10, STEP) / 4096 * 4096;
         Lane::to_the_end(&self.spawner, async move {
@@ -175,6 +188,7 @@ impl Syncer {
                 SyncAction::Resync => lane.resync_step(most).await?,
                 SyncAction::Recover => lane.recover_step(most).await?,
                 SyncAction::Check | SyncAction::Repair => lane.scrub_step(most).await?,
+                SyncAction::Reshape => lane.reshape_step(most).await?,
             }
             lane.turn_log_on().await?;
             Ok(progress(&lane.shared.state(), &lane.shared.geometry))
@@ -187,8 +201,10 @@ impl Syncer {
         loop {
             self.array.core.opened().await;
             let shared = self.array.shared();
-            let in_flight = InFlight::new(&shared.core);
-            if shared.is_closed() {
+            let Some(in_flight) = InFlight::unless_held(&shared.core) else {
+                continue;
+            };
+            if shared.is_closed() && shared.moving.is_none() {
                 continue;
             }
             let lane = Rc::clone(&self.lane.borrow());

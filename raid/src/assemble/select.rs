@@ -1,5 +1,7 @@
 //! Which members an array starts with. Decides and does nothing.
 
+pub(super) mod shapes;
+
 use std::collections::BTreeMap;
 
 use weft_block::{Error, ErrorKind, Result};
@@ -53,6 +55,8 @@ pub(super) struct Selection {
     pub(super) chosen: Vec<(MemberDevice, Examined, Verdict)>,
     /// Who was left out and why.
     pub(super) notices: Vec<String>,
+    /// Some member had not heard yet of a change of shape that began or was done.
+    pub(super) unheard: bool,
 }
 
 type Found = (MemberDevice, Examined);
@@ -86,6 +90,7 @@ pub(super) fn select(
         .clone()
         .unwrap_or_else(|| without_host(&freshest.name()).to_owned());
     check_one_array(&name, &good)?;
+    let unheard = shapes::agree(&name, &freshest, &mut good)?;
     check_features(&name, &freshest, &good)?;
     for (member, examined) in &good {
         if let Some(why) = &examined.from_copy {
@@ -120,6 +125,7 @@ pub(super) fn select(
         freshest,
         chosen,
         notices,
+        unheard,
     })
 }
 
@@ -169,25 +175,6 @@ fn check_one_array(name: &str, good: &[Found]) -> Result<()> {
                 other.name()
             ));
         }
-        let shape = |sb: &Superblock| {
-            (
-                sb.level,
-                sb.layout,
-                sb.chunk,
-                sb.raid_disks,
-                sb.size,
-                sb.ctime,
-            )
-        };
-        if shape(one) != shape(other) {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "array {name} cannot start: {} and {} disagree about its shape",
-                    first_member.path, member.path
-                ),
-            ));
-        }
         if let Some(twin) = numbers.insert(other.device_uuid, &member.path) {
             return invalid(format!(
                 "array {name} cannot start: {twin} and {} are the same member twice, one is a copy of the other",
@@ -227,6 +214,11 @@ fn judge(freshest: &Superblock, own: &Superblock) -> std::result::Result<Verdict
     // One step apart is as good as level: the power may have gone between two superblocks.
     let current = own.events + 1 >= freshest.events;
     let recovering = own.features.has(Features::RECOVERY_OFFSET);
+    if !current && !shapes::same(freshest, own) {
+        return Err(
+            "it is from before the array changed its shape; add it again to rebuild it".into(),
+        );
+    }
     match (listed, own.role()) {
         (Role::Active(slot), Role::Active(own_slot)) if current && slot == own_slot => {
             let slot = u32::from(slot);
@@ -243,6 +235,10 @@ fn judge(freshest: &Superblock, own: &Superblock) -> std::result::Result<Verdict
                     by_bitmap: own.features.has(Features::RECOVERY_BITMAP),
                 },
             })
+        }
+        // The slot comes with a change of shape that has moved nothing yet.
+        (Role::Active(slot), Role::Spare) if current && shapes::is_coming(freshest, slot) => {
+            Ok(Verdict::InSync(u32::from(slot)))
         }
         // It was given the slot, but has not heard of it: nothing is rebuilt.
         (Role::Active(slot), Role::Spare) if current => Ok(Verdict::Rebuilding {

@@ -75,6 +75,9 @@ impl Array {
             let member = state.members.iter().find(|member| member.path == path);
             match member.map(|member| &member.duty) {
                 None => Err(format!("{path} is not a member")),
+                Some(_) if state.reshaping.is_some() => {
+                    Err("its shape is being changed; replace it when that is done".into())
+                }
                 Some(_) if !redundant => Err("without redundancy no member is replaced".into()),
                 Some(Duty::InSync(slot)) if state.replacement(*slot).is_some() => {
                     Err(format!("{path} is being replaced already"))

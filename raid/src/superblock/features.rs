@@ -54,7 +54,10 @@ impl Features {
         Self::BITMAP.0
             | Self::RECOVERY_OFFSET.0
             | Self::BAD_BLOCKS.0
+            | Self::RESHAPE.0
             | Self::REPLACEMENT.0
+            | Self::RESHAPE_BACKWARDS.0
+            | Self::NEW_OFFSET.0
             | Self::RECOVERY_BITMAP.0
             | Self::JOURNAL.0
             | Self::PPL.0
@@ -86,6 +89,12 @@ impl Features {
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// What is both in this and in `other`.
+    #[must_use]
+    pub fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether the members have a partial parity log, in either form.

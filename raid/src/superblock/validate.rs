@@ -2,7 +2,9 @@
 
 use weft_block::SECTOR;
 
-use super::{Features, MOST_ROLES, Role, SUPER_SECTOR, Superblock, SuperblockError, malformed};
+use super::{
+    Features, MOST_ROLES, Role, SUPER_BYTES, SUPER_SECTOR, Superblock, SuperblockError, malformed,
+};
 use crate::journal::MOST_MEMBERS;
 use crate::level::Level;
 
@@ -43,6 +45,7 @@ impl Superblock {
     pub(super) fn validate(&self, device_sectors: u64) -> Result<(), SuperblockError> {
         self.validate_shape()?;
         self.validate_roles()?;
+        self.validate_reshape()?;
         self.validate_places(device_sectors.min(MOST_SECTORS))
     }
 
@@ -82,6 +85,24 @@ impl Superblock {
         Ok(())
     }
 
+    fn validate_reshape(&self) -> Result<(), SuperblockError> {
+        let change = self.reshape;
+        if !self.features.has(Features::RESHAPE) {
+            return Ok(());
+        }
+        let before = i64::from(self.raid_disks) - i64::from(change.delta_disks);
+        if !(1..=i64::from(MOST_ROLES)).contains(&before) {
+            return malformed(format!("a change of shape from {before} members"));
+        }
+        let pages = change.new_chunk >= 8 && change.new_chunk.is_power_of_two();
+        let has_chunk = self.level != Level::Raid1;
+        if has_chunk && (!pages || change.new_chunk > MOST_CHUNK) {
+            let chunk = change.new_chunk;
+            return malformed(format!("a change of shape to a chunk of {chunk} sectors"));
+        }
+        Ok(())
+    }
+
     fn validate_roles(&self) -> Result<(), SuperblockError> {
         let mut taken = vec![0_u8; self.raid_disks as usize];
         for role in &self.roles {
@@ -116,10 +137,22 @@ impl Superblock {
         if start < block.end {
             return malformed(format!("its data starts at sector {start}"));
         }
+        // While the data moves, it lies in part where it goes.
+        let Some(goes) = start.checked_add_signed(self.shift()) else {
+            return malformed(format!("its data goes before sector {start}"));
+        };
+        if goes < block.end
+            || goes
+                .checked_add(self.size)
+                .is_none_or(|end| end > device_sectors)
+        {
+            return malformed(format!("its data goes to sector {goes}"));
+        }
+        let data = start.min(goes)..end.max(goes + self.size);
         let outside = |what: &str, at: u64, sectors: u64| {
             let clear =
                 |taken: &std::ops::Range<u64>| at + sectors <= taken.start || at >= taken.end;
-            if at + sectors <= device_sectors && clear(&block) && clear(&(start..end)) {
+            if at + sectors <= device_sectors && clear(&block) && clear(&data) {
                 return Ok(());
             }
             malformed(format!("its {what} lies at sector {at}"))
@@ -169,11 +202,28 @@ impl Superblock {
 
     /// Where the member's partial parity log lies, if the array has one.
     pub fn ppl(&self) -> Option<PplPlace> {
+        self.features.has_ppl().then(|| self.log_word())
+    }
+
+    fn log_word(&self) -> PplPlace {
         let word = self.bitmap_offset as u32;
-        self.features.has_ppl().then(|| PplPlace {
+        PplPlace {
             sector: SUPER_SECTOR.saturating_add_signed(i64::from(word as u16 as i16)),
             sectors: u64::from(word >> 16),
-        })
+        }
+    }
+
+    /// Where a partial parity log lies, or lay before it was put out of use: md leaves the word alone as long as there is
+    /// no bitmap.
+    pub(crate) fn log_place(&self) -> Option<PplPlace> {
+        let log = self.log_word();
+        let end = log.sector + log.sectors;
+        let is_log = !self.features.has(Features::BITMAP)
+            && self.level == Level::Raid5
+            && log.sectors >= LEAST_PPL
+            && log.sector >= SUPER_SECTOR + SUPER_BYTES as u64 / SECTOR
+            && end <= self.data_start();
+        is_log.then_some(log)
     }
 
     /// Sectors from the bitmap to whatever comes next on the member.
@@ -181,7 +231,7 @@ impl Superblock {
         let Some(at) = self.bitmap_sector() else {
             return 0;
         };
-        let next = [self.bblog_sector(), Some(self.data_offset)];
+        let next = [self.bblog_sector(), Some(self.data_start())];
         let next = next.into_iter().flatten().filter(|&place| place > at).min();
         next.map_or(0, |place| place - at)
     }
@@ -192,10 +242,42 @@ impl Superblock {
             .then(|| SUPER_SECTOR.saturating_add_signed(i64::from(self.bblog_offset)))
     }
 
+    /// First sector of data, where it is and where it goes.
+    pub(crate) fn data_start(&self) -> u64 {
+        let goes = self.data_offset.saturating_add_signed(self.shift());
+        goes.min(self.data_offset)
+    }
+
+    /// Sectors before the data that nothing lies in, with a bitmap of `bitmap_sectors` and with room for the copy of
+    /// the superblock: what the data can be moved towards the start. A partial parity log counts, also one that is out
+    /// of use while the shape changes.
+    pub(crate) fn headroom(&self, bitmap_sectors: u64) -> u64 {
+        let log = self.log_place().map(|log| log.sector + log.sectors);
+        let taken = [
+            Some(SUPER_SECTOR + SUPER_BYTES as u64 / SECTOR),
+            self.bitmap_sector().map(|at| at + bitmap_sectors),
+            self.bblog_sector()
+                .map(|at| at + u64::from(self.bblog_size)),
+            log,
+        ];
+        let end = taken
+            .into_iter()
+            .flatten()
+            .filter(|&end| end <= self.data_offset);
+        let end = end.max().unwrap_or(0) + COPY_SECTORS;
+        self.data_offset.saturating_sub(end)
+    }
+
+    /// Sectors behind the data that is used: what it can be moved towards the end.
+    pub(crate) fn room_behind(&self) -> u64 {
+        self.data_size.saturating_sub(self.size)
+    }
+
     /// Sector for a copy of the superblock: the last 4 KiB before the data, if nothing else of the `bitmap_sectors`
     /// and the logs lies there. md leaves that space unused as headroom for a change of shape.
     pub(crate) fn copy_sector(&self, bitmap_sectors: u64) -> Option<u64> {
-        let place = self.data_offset.checked_sub(COPY_SECTORS)?;
+        let start = self.data_start();
+        let place = start.checked_sub(COPY_SECTORS)?;
         let taken = [
             Some(SUPER_SECTOR + self.sectors()),
             self.bitmap_sector().map(|at| at + bitmap_sectors),
@@ -203,7 +285,7 @@ impl Superblock {
                 .map(|at| at + u64::from(self.bblog_size)),
             self.ppl().map(|log| log.sector + log.sectors),
         ];
-        let before = |end: &u64| *end <= place || *end > self.data_offset;
+        let before = |end: &u64| *end <= place || *end > start;
         let free = taken.iter().flatten().all(before);
         (free && place.is_multiple_of(COPY_SECTORS)).then_some(place)
     }

@@ -23,6 +23,9 @@ impl Lane {
     pub(crate) async fn enlist_spares(&self) -> Result<()> {
         let wanted = |lane: &Self| {
             let state = lane.shared.state();
+            if state.reshaping.is_some() {
+                return None;
+            }
             let slots = 0..lane.shared.geometry.members();
             let free = slots
                 .into_iter()

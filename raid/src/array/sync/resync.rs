@@ -49,16 +49,35 @@ impl Lane {
             let end = next.end.min(size);
             (next.end, next.start..end.min(next.start + most))
         };
-        let _guard = self.shared.locks.exclusive(range.clone()).await;
-        let done = join_all(windows(&range).map(|window| self.resync_window(window))).await;
         let mut unreadable = false;
-        for outcome in done {
-            unreadable |= outcome? == Outcome::Unreadable;
+        for (lane, part) in self.sides(&range) {
+            let _guard = lane.shared.locks.exclusive(part.clone()).await;
+            let done = join_all(windows(&part).map(|window| lane.resync_window(window))).await;
+            for outcome in done {
+                unreadable |= outcome? == Outcome::Unreadable;
+            }
         }
         let mut state = self.shared.state();
         state.resync_unreadable |= unreadable;
         self.resync_advance(&mut state, &range, chunk);
         Ok(())
+    }
+
+    /// The parts of a range of member space that hold rows: of each shape those that count, while the shape changes.
+    fn sides(&self, range: &Range<u64>) -> SmallVec<[(&Self, Range<u64>); 2]> {
+        let (Some(moving), Some(before)) = (&self.shared.moving, &self.before) else {
+            return SmallVec::from_iter([(self, range.clone())]);
+        };
+        let position = moving.position();
+        let spaces = [
+            (self, moving.moves.new_space(position)),
+            (&**before, moving.moves.old_space(position)),
+        ];
+        let within = spaces.into_iter().map(|(lane, space)| {
+            let part = range.start.max(space.start)..range.end.min(space.end);
+            (lane, part)
+        });
+        within.filter(|(_, part)| !part.is_empty()).collect()
     }
 
     fn resync_advance(&self, state: &mut crate::array::State, range: &Range<u64>, chunk_end: u64) {

@@ -125,6 +125,12 @@ impl Array {
                 "lacks a member; it can be compared once it is whole",
             );
         }
+        if state.reshaping.is_some() {
+            return refuse(
+                ErrorKind::Busy,
+                "changes its shape; it can be compared afterwards",
+            );
+        }
         if state
             .scrubbing
             .as_ref()
