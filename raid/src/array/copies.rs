@@ -47,6 +47,11 @@ impl Replica<'_> {
         self.leg.has(&self.range(len))
     }
 
+    /// Whether some of `len` bytes are there and others not; it is seen by the first `block` of them.
+    pub(crate) fn is_in_part(&self, len: u64, block: u64) -> bool {
+        !self.has(len) && (self.leg.is_bad(&self.range(len)) || self.has(block))
+    }
+
     /// Sends what `request` asks of the array to this copy.
     fn submit(&self, op: Op, len: u64, buffer: IoVec) -> LocalBoxFuture<'static, Completion> {
         let (op, offset) = (op, self.offset);
@@ -210,6 +215,14 @@ impl Balance {
         let range = request.offset..request.end();
         let first_only = lane.shared.needs_resync(&range);
         let copies = copies_at(&lane.shared.geometry, &route, range.start);
+        let block = u64::from(lane.shared.info.logical_block);
+        if first_only
+            && copies
+                .iter()
+                .any(|copy| copy.is_in_part(request.len, block))
+        {
+            return lane.spawn(request, Lane::copies_read_doubtful);
+        }
         let Some(copy) = self.choose(
             &lane.watch,
             &copies,
@@ -337,6 +350,11 @@ impl Lane {
         let (at, len) = (piece.start - request.offset, piece.end - piece.start);
         let _guard = self.shared.locks.exclusive(piece.clone()).await;
         let writing = self.begin(piece.clone()).await?;
+        if let Err(error) = self.settle(&piece).await {
+            // Nothing of it was sent.
+            writing.done();
+            return Err(error);
+        }
         let route = self.route();
         let copies = copies_at(&self.shared.geometry, &route, piece.start);
         let all = self.shared.geometry.places(piece.start).len();
@@ -415,16 +433,35 @@ impl Lane {
                 Err(error) => request.failed(error),
             };
         }
+        if self.shared.needs_resync(&range) {
+            return self.copies_read_blocks(request, None).await;
+        }
         if self.copies_mend(&request, Some(broken)).await.is_ok() {
             return request.done();
         }
-        // No copy is whole: block by block, each from whichever has it.
+        // No copy is whole.
+        self.copies_read_blocks(request, Some(broken)).await
+    }
+
+    /// Answers a read of a piece where the copies may differ, and of which some copy has only a part.
+    async fn copies_read_doubtful(self: Rc<Self>, request: Request) -> Completion {
+        let _guard = self
+            .shared
+            .locks
+            .exclusive(request.offset..request.end())
+            .await;
+        self.copies_read_blocks(request, None).await
+    }
+
+    /// Block by block, each from the first copy that has it: where copies may differ, readers of more and of less must see
+    /// the same. The range is held.
+    async fn copies_read_blocks(&self, request: Request, last: Option<MemberId>) -> Completion {
         let block = u64::from(self.shared.info.logical_block);
         let mut at = 0;
         while at < request.len {
             let buffer = request.buffer.slice(at as usize, block as usize);
             let part = Request::read(request.offset + at, buffer);
-            if let Err(error) = self.copies_mend(&part, Some(broken)).await {
+            if let Err(error) = self.copies_mend(&part, last).await {
                 return request.failed(error);
             }
             at += block;

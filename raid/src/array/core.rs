@@ -26,6 +26,8 @@ pub(crate) struct Core {
     pub(crate) requests: AtomicU64,
     /// Some chunk awaits its resync; the state says which.
     pub(crate) resyncing: AtomicBool,
+    /// A resync or a repair has rewritten something since the members were flushed for it.
+    pub(crate) rewritten: AtomicBool,
     /// Requests, and work of several steps, that are under way.
     in_flight: AtomicU64,
     /// Somebody waits until nothing is.
@@ -47,6 +49,7 @@ impl Core {
             unrecorded: AtomicBool::new(false),
             most_read_errors: AtomicU32::new(MOST_READ_ERRORS),
             requests: AtomicU64::new(0),
+            rewritten: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             #[cfg(test)]

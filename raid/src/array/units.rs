@@ -170,7 +170,13 @@ impl Lane {
             Ok(writing) => writing,
             Err(error) => return Tried::Failed(error),
         };
-        let trusted = !self.shared.needs_resync(&range);
+        let trusted = match self.settle(&range).await {
+            Ok(trusted) => trusted,
+            Err(error) => {
+                writing.done();
+                return Tried::Failed(error);
+            }
+        };
         let route = self.route();
         let (columns, edges) = match self.columns_with_edges(work, &route, trusted).await {
             Ok(columns) => columns,

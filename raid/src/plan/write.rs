@@ -132,13 +132,13 @@ fn push(
 pub enum Method {
     /// From the new data alone: nothing is read.
     Full,
-    /// From the old parity, the old data and the new.
+    /// From the old parity, the old data and the new; a parity that cannot be read is left as it is.
     ReadModify,
     /// From the new data and the data that is not written.
     Reconstruct,
     /// From the new data and the data that is not written, of which some must be made from the rest of the row first.
     Recover,
-    /// The members that hold it are away: only data is written.
+    /// Only data is written: the members that hold parity are away, or nothing can be known of what it should be.
     NoParity,
 }
 
@@ -156,7 +156,9 @@ pub struct Position {
 /// make.
 ///
 /// `trusted` says whether the parity agrees with the data: if not (the region awaits its resync), it is made anew
-/// wherever that is possible, because modifying would carry the error on.
+/// wherever that is possible, because modifying would carry the error on. Where it is not, what cannot be read stays
+/// lost, and the parity says of it what it said before or nothing: data that was made of such a parity must not get
+/// parities that agree with it.
 pub fn choose(
     unit: &Unit,
     data: &[Position],
@@ -171,8 +173,9 @@ pub fn choose(
     if written.len() == data.len() {
         return Some(Method::Full);
     }
-    let modify = present.clone().all(|parity| parity.readable)
-        && data[written.clone()].iter().all(|old| old.readable);
+    let replaced = &data[written.clone()];
+    let known = replaced.iter().all(|old| old.readable);
+    let modify = known && present.clone().all(|parity| parity.readable);
     let rest_readable =
         |(index, rest): (usize, &Position)| written.contains(&index) || rest.readable;
     let reconstruct = data.iter().enumerate().all(rest_readable);
@@ -182,6 +185,11 @@ pub fn choose(
         (true, true) if fewer && trusted => Some(Method::ReadModify),
         (_, true) => Some(Method::Reconstruct),
         (true, false) => Some(Method::ReadModify),
+        (false, false) if !trusted && replaced.iter().all(|old| old.present) => Some(if known {
+            Method::ReadModify
+        } else {
+            Method::NoParity
+        }),
         (false, false) => {
             let positions = data.iter().chain(parities);
             let lost = positions.filter(|position| !position.readable).count();

@@ -4,6 +4,7 @@
 //! and an array with parity that crashes while degraded may only refuse to start.
 
 mod journal;
+mod reshaping;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -340,7 +341,14 @@ impl World {
             let queue = self.disks[index]
                 .open(&life.executor.spawner())
                 .expect("it is on");
-            let read = queue.submit(Request::read(self.data_start(), IoVec::zeroed(size)));
+            let path = format!("disk{index}");
+            let base = {
+                let state = array.core.state();
+                let mut members = state.members.iter();
+                let member = members.find(|member| member.path == path);
+                member.map_or(0, crate::array::Member::base)
+            };
+            let read = queue.submit(Request::read(base, IoVec::zeroed(size)));
             let completion = life.executor.block_on(read);
             completion
                 .result
@@ -385,6 +393,29 @@ fn survives_as(seed: u64, shape: Shape) {
 #[test]
 fn arrays_survive_power_cuts_and_lost_members() {
     for_each_seed(104, survives);
+}
+
+/// Two crashes in a row: the second comes under load, before the resync of the first is done.
+fn survives_twice(seed: u64) {
+    let all = shapes();
+    let mut world = World::new(seed, all[seed as usize % all.len()]);
+    world.extra = None;
+    world.disks.truncate(world.shape.members);
+    world.create();
+    for _ in 0..3 {
+        let life = world.life();
+        let Some(array) = world.start(&life) else {
+            return;
+        };
+        world.live(&life, &array, false);
+        world.cut(array);
+    }
+    world.judge();
+}
+
+#[test]
+fn arrays_survive_a_power_cut_before_the_last_one_is_mended() {
+    for_each_seed(60, survives_twice);
 }
 
 /// A rebuilt member held an old block below a mark that said it was lost; the mark was cleared by a write that a power

@@ -1,13 +1,14 @@
 //! Resync: parity is made from the data again, legs from the first one, where a crash may have left them apart.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 use smallvec::SmallVec;
 use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result};
 
 use super::{has_parity, windows};
-use crate::array::copies::{Replica, copies_at, pieces};
+use crate::array::copies::{copies_at, pieces};
 use crate::array::lane::{Lane, Leg};
 use crate::array::state::MemberId;
 use crate::geometry::{ParityRows, Shape};
@@ -52,15 +53,29 @@ impl Lane {
         let mut unreadable = false;
         for (lane, part) in self.sides(&range) {
             let _guard = lane.shared.locks.exclusive(part.clone()).await;
-            let done = join_all(windows(&part).map(|window| lane.resync_window(window))).await;
+            let done =
+                join_all(windows(&part).map(|window| lane.resync_window(window, false))).await;
             for outcome in done {
                 unreadable |= outcome? == Outcome::Unreadable;
             }
+        }
+        if range.end >= chunk.min(size) {
+            self.resync_durable().await?;
         }
         let mut state = self.shared.state();
         state.resync_unreadable |= unreadable;
         self.resync_advance(&mut state, &range, chunk);
         Ok(())
+    }
+
+    /// What was rewritten is durable before the members count as agreeing: otherwise a crash could take it back, while
+    /// what is written next relies on it.
+    async fn resync_durable(&self) -> Result<()> {
+        if !self.shared.core.rewritten.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let failed = self.flush_members().await;
+        self.fail_members(failed).await
     }
 
     /// The parts of a range of member space that hold rows: of each shape those that count, while the shape changes.
@@ -95,6 +110,8 @@ impl Lane {
                 true => state.intent.stuck(range.start),
                 false => state.intent.resynced(&(chunk_start..range.end)),
             }
+            // Past the chunk, also where member space ends within it: should it have to be done again, it is from its start.
+            state.resync_cursor = chunk_end;
             self.shared.resync_changed(state);
         }
         if state.intent.resync_count() == 0 {
@@ -103,10 +120,26 @@ impl Lane {
         }
     }
 
-    async fn resync_window(&self, range: Range<u64>) -> Result<Outcome> {
+    /// Makes the members agree in a range that awaits its resync, durably, before something is written there. Whether
+    /// they do.
+    ///
+    /// A crash can leave what was being written in the parity, or on one copy, and not where it is read. If the power went
+    /// again while that place is written anew, and tore it, what is left would tell of a value that nobody was shown.
+    pub(crate) async fn settle(&self, range: &Range<u64>) -> Result<bool> {
+        if !self.shared.needs_resync(range) {
+            return Ok(true);
+        }
+        let mut agree = true;
+        for window in windows(range) {
+            agree &= self.resync_window(window, true).await? == Outcome::Agree;
+        }
+        Ok(agree)
+    }
+
+    async fn resync_window(&self, range: Range<u64>, durable: bool) -> Result<Outcome> {
         let result = match self.shared.geometry.shape() {
-            Shape::Parity(_) => self.resync_parity(range.clone()).await,
-            _ => self.resync_copies(range.clone()).await,
+            Shape::Parity(_) => self.resync_parity(range.clone(), durable).await,
+            _ => self.resync_copies(range.clone(), durable).await,
         }?;
         let block = u64::from(self.shared.block as u32);
         if result == Outcome::Agree || range.end - range.start <= block {
@@ -116,7 +149,7 @@ impl Lane {
         let middle = range.start + ((range.end - range.start) / 2).next_multiple_of(block);
         let mut outcome = Outcome::Agree;
         for half in [range.start..middle, middle..range.end] {
-            if Box::pin(self.resync_window(half)).await? == Outcome::Unreadable {
+            if Box::pin(self.resync_window(half, durable)).await? == Outcome::Unreadable {
                 outcome = Outcome::Unreadable;
             }
         }
@@ -124,7 +157,7 @@ impl Lane {
     }
 
     /// Makes the parities of a window from its data and writes them where they differ.
-    async fn resync_parity(&self, range: Range<u64>) -> Result<Outcome> {
+    async fn resync_parity(&self, range: Range<u64>, durable: bool) -> Result<Outcome> {
         let Shape::Parity(shape) = self.shared.geometry.shape() else {
             return Ok(Outcome::Agree);
         };
@@ -133,7 +166,7 @@ impl Lane {
         if range.end > row_end {
             // Each row has its parity elsewhere.
             for part in [range.start..row_end, row_end..range.end] {
-                let outcome = Box::pin(self.resync_parity(part)).await?;
+                let outcome = Box::pin(self.resync_parity(part, durable)).await?;
                 if outcome == Outcome::Unreadable {
                     return Ok(outcome);
                 }
@@ -175,7 +208,7 @@ impl Lane {
             }
             let leg = route.legs[slot as usize].iter();
             let target: SmallVec<[(&Leg, u64); 1]> = leg.map(|leg| (leg, range.start)).collect();
-            self.rewrite(&target, made.into()).await?;
+            self.rewrite(&target, made.into(), durable).await?;
         }
         for (_, buffer) in reads.buffers {
             self.pool.put(buffer);
@@ -219,7 +252,7 @@ impl Lane {
         if let ([slot], Some(made)) = (unreadable, self.agreed(range, unreadable, parities, read)) {
             let leg = route.legs[*slot as usize].iter();
             let target: SmallVec<[(&Leg, u64); 1]> = leg.map(|leg| (leg, range.start)).collect();
-            self.rewrite(&target, made.into()).await?;
+            self.rewrite(&target, made.into(), true).await?;
             return Ok(Outcome::Agree);
         }
         let lost = unreadable.iter().chain(parities);
@@ -257,26 +290,23 @@ impl Lane {
     }
 
     /// Reads each piece of the window from the first copy that is there, and writes it to the copies that differ.
-    async fn resync_copies(&self, range: Range<u64>) -> Result<Outcome> {
+    async fn resync_copies(&self, range: Range<u64>, durable: bool) -> Result<Outcome> {
         let mut outcome = Outcome::Agree;
         for piece in pieces(&self.shared.geometry, &range, u64::MAX) {
-            if self.resync_piece(piece).await? == Outcome::Unreadable {
+            if self.resync_piece(piece, durable).await? == Outcome::Unreadable {
                 outcome = Outcome::Unreadable;
             }
         }
         Ok(outcome)
     }
 
-    async fn resync_piece(&self, range: Range<u64>) -> Result<Outcome> {
+    async fn resync_piece(&self, range: Range<u64>, durable: bool) -> Result<Outcome> {
         let route = self.route();
         let len = range.end - range.start;
         let mut copies = copies_at(&self.shared.geometry, &route, range.start);
         let block = self.shared.block as u64;
         // A copy that is there in part answers readers in that part, so it must be compared there.
-        let in_part = |copy: &Replica<'_>| {
-            !copy.has(len) && (copy.leg.is_bad(&copy.range(len)) || copy.has(block))
-        };
-        if len > block && copies.iter().any(in_part) {
+        if len > block && copies.iter().any(|copy| copy.is_in_part(len, block)) {
             return Ok(Outcome::Unreadable);
         }
         copies.retain(|copy| copy.has(len));
@@ -309,15 +339,27 @@ impl Lane {
         copies.retain(|copy| differ.contains(&copy.slot));
         let targets: SmallVec<[(&Leg, u64); 4]> =
             copies.iter().map(|copy| (copy.leg, copy.offset)).collect();
-        self.rewrite(&targets, first.into()).await?;
+        self.rewrite(&targets, first.into(), durable).await?;
         Ok(Outcome::Agree)
     }
 
     /// Writes the same data to legs, each at its place; those that do not take it are failed.
-    pub(super) async fn rewrite(&self, targets: &[(&Leg, u64)], data: IoVec) -> Result<()> {
+    pub(super) async fn rewrite(
+        &self,
+        targets: &[(&Leg, u64)],
+        data: IoVec,
+        durable: bool,
+    ) -> Result<()> {
+        let write = match durable {
+            true => Request::write_fua,
+            false => {
+                self.shared.core.rewritten.store(true, Ordering::Release);
+                Request::write
+            }
+        };
         let sent: SmallVec<[_; 4]> = targets
             .iter()
-            .map(|(leg, offset)| (leg.id, leg.submit(Request::write(*offset, data.clone()))))
+            .map(|(leg, offset)| (leg.id, leg.submit(write(*offset, data.clone()))))
             .collect();
         let mut failed: Vec<(MemberId, Error)> = Vec::new();
         for (id, completion) in sent {

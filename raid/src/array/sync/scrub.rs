@@ -363,7 +363,8 @@ impl Lane {
             let (Some(leg), Some(made)) = (leg, made) else {
                 return Ok(false);
             };
-            self.rewrite(&[(leg, place)], IoVec::from(made)).await?;
+            self.rewrite(&[(leg, place)], IoVec::from(made), false)
+                .await?;
         }
         Ok(self.shared.state().is_whole(&self.shared.geometry))
     }

@@ -288,19 +288,15 @@ fn wanted(
             .filter(move |&index| work.is_written(index) == written)
             .map(move |index| shape.data_slot(row, index))
     };
-    let is_present = |slot: &u32| route.legs[*slot as usize].is_some();
+    let range = work.range();
+    let readable = |slot: &u32| route.whole(*slot, &range).is_some() && !unreadable.contains(slot);
     match method {
         Method::Full | Method::NoParity => SmallVec::new(),
         Method::ReadModify => {
-            let parities = shape.parity_slots(row).filter(is_present);
+            let parities = shape.parity_slots(row).filter(readable);
             slots_of(true).chain(parities).collect()
         }
         Method::Reconstruct => slots_of(false).collect(),
-        Method::Recover => {
-            let range = work.range();
-            let readable =
-                |&slot: &u32| route.whole(slot, &range).is_some() && !unreadable.contains(&slot);
-            (0..shape.members()).filter(readable).collect()
-        }
+        Method::Recover => (0..shape.members()).filter(readable).collect(),
     }
 }
