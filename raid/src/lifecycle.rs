@@ -1,7 +1,7 @@
 //! What is done to a running array by name: fail, remove, add, tick, stop.
 
-mod journal;
 mod grow;
+mod journal;
 mod replace;
 mod reshape;
 
