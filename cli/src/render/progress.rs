@@ -59,6 +59,7 @@ pub(super) fn word(action: SyncAction) -> &'static str {
         SyncAction::Recover => "rebuild",
         SyncAction::Check => "check",
         SyncAction::Repair => "repair",
+        SyncAction::Reshape => "reshape",
     }
 }
 

@@ -274,7 +274,7 @@ impl Lane {
     }
 
     /// Fails members in memory.
-    fn take_out(&self, failed: Vec<(MemberId, Error)>) -> Result<()> {
+    pub(crate) fn take_out(&self, failed: Vec<(MemberId, Error)>) -> Result<()> {
         let shared = &self.shared;
         for (id, error) in failed {
             let needed = {

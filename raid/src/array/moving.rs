@@ -98,18 +98,12 @@ impl Lane {
         request: Request,
     ) -> Completion {
         let _turn = moving.locks.shared(request.offset..request.end()).await;
-        let sent: SmallVec<[_; 2]> = moving
+        let sent = moving
             .parts(&request)
             .into_iter()
-            .map(|(moved, part)| self.side(moved).send_rows(part))
-            .collect();
-        let mut failed = None;
-        for part in sent {
-            if let Err(error) = part.await.result {
-                failed = failed.or(Some(error));
-            }
-        }
-        match failed {
+            .map(|(moved, part)| self.side(moved).send_rows(part));
+        let done = join_all(sent).await;
+        match done.into_iter().find_map(|part| part.result.err()) {
             Some(error) => request.failed(error),
             None => request.done(),
         }

@@ -278,14 +278,27 @@ impl Lane {
 
     /// Writes a header that names nothing to every member; members that do not take theirs are failed.
     async fn write_empty(&self, log: &Log, empty: Empty) -> Result<()> {
+        let failed = self.write_headers(log, empty).await;
+        self.fail_members(failed).await
+    }
+
+    /// Writes a header that names nothing to every member; returns those that failed.
+    async fn write_headers(&self, log: &Log, empty: Empty) -> Vec<(MemberId, Error)> {
         log.state().used.fill(None);
         let logs = self.logs().into_iter();
         let sent = logs.map(|(_, id, place)| {
             let write = written(empty.block(log), place);
             (id, self.queue(id).submit(write))
         });
-        let failed = settle(sent.collect()).await;
-        self.fail_members(failed).await
+        settle(sent.collect()).await
+    }
+
+    /// Makes a log that the superblocks do not tell of yet say that it is off; returns the members that failed.
+    pub(crate) async fn prepare_log(&self) -> Vec<(MemberId, Error)> {
+        match &self.shared.log {
+            Some(log) => self.write_headers(log, Empty::Off).await,
+            None => Vec::new(),
+        }
     }
 
     /// Writes a header that names nothing to a member that is about to get a slot.

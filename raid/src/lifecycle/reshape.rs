@@ -175,7 +175,8 @@ impl Array {
             );
             let shared = array.reform(shared);
             let lane = Lane::open(&shared, &own)?;
-            lane.begin_log().await?;
+            let failed = lane.prepare_log().await;
+            lane.take_out(failed)?;
             lane.write_superblocks(&mut meta, dirt, Step::Two).await
         })
         .await

@@ -1,5 +1,7 @@
 //! What a superblock may say. Everything that later code relies on is checked here, once.
 
+use std::ops::Range;
+
 use weft_block::SECTOR;
 
 use super::{
@@ -137,18 +139,7 @@ impl Superblock {
         if start < block.end {
             return malformed(format!("its data starts at sector {start}"));
         }
-        // While the data moves, it lies in part where it goes.
-        let Some(goes) = start.checked_add_signed(self.shift()) else {
-            return malformed(format!("its data goes before sector {start}"));
-        };
-        if goes < block.end
-            || goes
-                .checked_add(self.size)
-                .is_none_or(|end| end > device_sectors)
-        {
-            return malformed(format!("its data goes to sector {goes}"));
-        }
-        let data = start.min(goes)..end.max(goes + self.size);
+        let data = self.moving_data(start..end, block.end..device_sectors)?;
         let outside = |what: &str, at: u64, sectors: u64| {
             let clear =
                 |taken: &std::ops::Range<u64>| at + sectors <= taken.start || at >= taken.end;
@@ -198,6 +189,29 @@ impl Superblock {
         self.features
             .has(Features::BITMAP)
             .then(|| SUPER_SECTOR.saturating_add_signed(i64::from(self.bitmap_offset)))
+    }
+
+    /// Where its data is and, while that moves, where it goes: it lies there in part.
+    fn moving_data(
+        &self,
+        data: Range<u64>,
+        allowed: Range<u64>,
+    ) -> Result<Range<u64>, SuperblockError> {
+        if self.shift() == 0 {
+            return Ok(data);
+        }
+        let start = data.start.checked_add_signed(self.shift());
+        let goes = start.and_then(|start| Some(start..start.checked_add(self.used())?));
+        match goes {
+            Some(goes) if goes.start >= allowed.start && goes.end <= allowed.end => {
+                Ok(data.start.min(goes.start)..data.end.max(goes.end))
+            }
+            _ => malformed(format!(
+                "its data goes {} sectors from sector {}",
+                self.shift(),
+                data.start
+            )),
+        }
     }
 
     /// Where the member's partial parity log lies, if the array has one.

@@ -114,6 +114,8 @@ pub enum SyncAction {
     Check,
     /// Comparing the members and rewriting those that are wrong.
     Repair,
+    /// Rewriting the rows in another shape.
+    Reshape,
 }
 
 /// What a check or repair has found. Blocks are of the members' logical block size.

@@ -98,6 +98,7 @@ fn sync(progress: raid::Progress, upkeep: &Upkeep) -> Sync {
             raid::SyncAction::Recover => SyncAction::Recover,
             raid::SyncAction::Check => SyncAction::Check,
             raid::SyncAction::Repair => SyncAction::Repair,
+            raid::SyncAction::Reshape => SyncAction::Reshape,
         },
         done_bytes: progress.done,
         total_bytes: progress.total,
