@@ -91,7 +91,15 @@ impl Lane {
                 shape.parities() as usize,
             ),
         };
-        plan::choose(&unit, &data, &parities, trusted).ok_or_else(|| {
+        // A journal has whole stripes: what no parity can be made for cannot be written by it.
+        let makes_all = |method: &Method| match method {
+            Method::NoParity => false,
+            Method::ReadModify => parities.iter().all(|parity| parity.readable),
+            _ => true,
+        };
+        let method = plan::choose(&unit, &data, &parities, trusted)
+            .filter(|method| self.shared.journal.is_none() || makes_all(method));
+        method.ok_or_else(|| {
             let why = format!(
                 "array {} cannot write here: more blocks of the row cannot be read than parity can make",
                 self.shared.name
