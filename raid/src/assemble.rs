@@ -19,6 +19,7 @@ use crate::examine::{Examined, examine, read_bitmap, sync_size};
 use crate::geometry::Geometry;
 use crate::level::Level;
 use crate::superblock::{CLEAN, Features, Superblock, Timestamp};
+pub(crate) use select::shapes::same as same_shape;
 pub(crate) use select::without_host;
 use select::{Selection, Verdict, select};
 

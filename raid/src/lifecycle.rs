@@ -12,7 +12,7 @@ pub(crate) use reshape::finish as finish_superblock;
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
 use crate::array::{Array, Due, Duty, Lane, Member, Meta, Run, Step};
-use crate::assemble::new_member;
+use crate::assemble::{new_member, same_shape};
 use crate::create::{MemberDevice, Writes, write_all};
 use crate::examine::{Examined, examine};
 use crate::layout::Layout;
@@ -278,10 +278,13 @@ impl Array {
         });
         let same = own.set_uuid == shared.superblock.set_uuid
             && own.ctime == shared.superblock.ctime
-            && own.size == shared.superblock.size
+            && same_shape(own, &shared.superblock)
             && own.bitmap_room() >= shared.bitmap_sectors();
         let whole = !own.features.has(Features::RECOVERY_OFFSET);
-        if !(remembers && same && whole && slot < shared.geometry.members()) {
+        // No bitmap tells what has been moved without it.
+        let moved = own.features.has(Features::RESHAPE)
+            || shared.superblock.features.has(Features::RESHAPE);
+        if !(remembers && same && whole && !moved && slot < shared.geometry.members()) {
             return Ok(false);
         }
         let (id, dirt) = {

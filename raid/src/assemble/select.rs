@@ -214,9 +214,13 @@ fn judge(freshest: &Superblock, own: &Superblock) -> std::result::Result<Verdict
     // One step apart is as good as level: the power may have gone between two superblocks.
     let current = own.events + 1 >= freshest.events;
     let recovering = own.features.has(Features::RECOVERY_OFFSET);
-    if !current && !shapes::same(freshest, own) {
+    let changing = freshest.features.has(Features::RESHAPE);
+    // No bitmap tells what has been moved without it.
+    let missed = changing && own.role() != Role::Spare;
+    if !current && (missed || !shapes::same(freshest, own)) {
         return Err(
-            "it is from before the array changed its shape; add it again to rebuild it".into(),
+            "it missed a change of the array's shape; add it again when that is done, to rebuild it"
+                .into(),
         );
     }
     match (listed, own.role()) {
@@ -229,6 +233,12 @@ fn judge(freshest: &Superblock, own: &Superblock) -> std::result::Result<Verdict
                     done: own.recovery_offset.min(freshest.size),
                 },
                 false => Verdict::InSync(slot),
+                // How far it is was said of one shape, and what is moved lies in another.
+                true if changing => Verdict::Rebuilding {
+                    slot,
+                    done: 0,
+                    by_bitmap: false,
+                },
                 true => Verdict::Rebuilding {
                     slot,
                     done: own.recovery_offset.min(freshest.size),

@@ -8,7 +8,7 @@ use crate::reshape::Change;
 use crate::superblock::{Features, Superblock};
 
 /// Whether two superblocks tell of the same shape.
-pub(super) fn same(one: &Superblock, other: &Superblock) -> bool {
+pub(crate) fn same(one: &Superblock, other: &Superblock) -> bool {
     let shape = |sb: &Superblock| {
         let change = sb.features.has(Features::RESHAPE).then_some((
             sb.reshape.new_layout,
