@@ -50,6 +50,23 @@ settled() { # array: waits until nothing is synced
         [ $waited -lt 500 ] || { cat /proc/mdstat; dmesg | grep md | tail -30; exit 1; }
     done
 }
+reshaped() { # array: waits until its shape has changed
+    waited=0
+    while [ "$(cat /sys/block/$1/md/reshape_position)" != none ]; do
+        sleep 0.2
+        waited=$((waited + 1))
+        [ $waited -lt 500 ] || { cat /proc/mdstat; dmesg | tail -30; exit 1; }
+    done
+    settled $1
+}
+reached() { # array, sectors: waits until a change of shape pauses there
+    waited=0
+    while [ "$(cut -d' ' -f1 /sys/block/$1/md/sync_completed)" != $2 ]; do
+        sleep 0.2
+        waited=$((waited + 1))
+        [ $waited -lt 500 ] || { cat /proc/mdstat /sys/block/$1/md/sync_completed; dmesg | tail -30; exit 1; }
+    done
+}
 check() { # array: compares every row
     [ -e /sys/block/$1/md/sync_action ] || return 0
     settled $1

@@ -7,6 +7,7 @@ mod journal;
 mod ours;
 mod ours_first;
 mod replacing;
+mod reshape;
 mod shapes;
 mod theirs_first;
 
@@ -185,6 +186,20 @@ fn a_replacement_that_one_side_began_is_finished_by_the_other() -> Result<()> {
     let (ours, theirs) = (temp_dir(), temp_dir());
     replacing::ours_first(&replacing::cases(ours.path()))?;
     replacing::theirs_first(&replacing::cases(theirs.path()))
+}
+
+#[test]
+fn a_change_of_shape_that_we_began_is_finished_by_the_kernel() -> Result<()> {
+    require!("qemu-system-x86_64", "mdadm");
+    let folder = temp_dir();
+    reshape::ours_first(&reshape::ours(folder.path()))
+}
+
+#[test]
+fn a_change_of_shape_that_the_kernel_began_is_finished_by_us() -> Result<()> {
+    require!("qemu-system-x86_64", "mdadm");
+    let folder = temp_dir();
+    reshape::theirs_first(&reshape::theirs(folder.path()))
 }
 
 #[test]

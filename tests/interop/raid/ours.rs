@@ -9,8 +9,8 @@ use weft_block::{BlockDevice, IoVec, Request, Spawner};
 use weft_raid::level::{CopiesLayout, Level, ParityLayout};
 use weft_raid::superblock::Timestamp;
 use weft_raid::{
-    Array, AssembleOptions, Consistency, CreateOptions, MemberDevice, Progress, Scrub, assemble,
-    create,
+    Array, AssembleOptions, Consistency, CreateOptions, Growth, MemberDevice, Progress, Scrub,
+    assemble, create,
 };
 use weft_tests::data::{Sequence, bytes};
 use weft_uring::{FileDevice, OpenOptions};
@@ -274,8 +274,24 @@ impl Ours {
 
     /// Does some of what is to be done in the background.
     pub(crate) async fn step(&self) -> Result<Progress> {
+        self.step_by(1 << 20).await
+    }
+
+    /// Does up to `most` bytes of each member of it.
+    pub(crate) async fn step_by(&self, most: u64) -> Result<Progress> {
         let syncer = self.array.syncer(&self.spawner).map_err(told)?;
-        syncer.step(1 << 20).await.map_err(told)
+        syncer.step(most).await.map_err(told)
+    }
+
+    pub(crate) async fn grow(&self, growth: &Growth) -> Result<()> {
+        let begun = self.array.grow(growth, &self.spawner);
+        begun.await.map_err(told)
+    }
+
+    pub(crate) async fn fail(&self, path: &Path) -> Result<()> {
+        let path = path.to_str().context("the path is text")?;
+        let failed = self.array.fail(path, &self.spawner);
+        failed.await.map_err(told)
     }
 
     pub(crate) async fn replace(&self, old: &str, new: &Path) -> Result<()> {
