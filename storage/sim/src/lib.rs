@@ -7,8 +7,8 @@
 //! - [`MemoryDevice`]: sparse memory, the well-behaved leaf.
 //! - [`PowerCut`]: a leaf with a volatile cache; a [`PowerSupply`] shared by the members of an array cuts all at the
 //!   same instant, after which each unflushed sector is kept, lost or torn.
-//! - [`Faulty`]: errors, silent corruption, lost writes, flushes that lie, a device that goes offline, switched at run
-//!   time through [`Faults`].
+//! - [`Faulty`]: errors, silent corruption, lost writes, answers that are lost or late, flushes that lie, a device that
+//!   goes offline, switched at run time through [`Faults`].
 //! - [`Slow`]: delays in virtual time and completions out of order.
 //! - [`Oracle`]: watches a device and judges what is read from it.
 //! - [`conformance`]: what any [`BlockDevice`](weft_block::BlockDevice) must pass, under any executor.
@@ -29,7 +29,7 @@ mod workload;
 
 pub use clock::{Clock, Sleep};
 pub use executor::{Deadlock, Executor};
-pub use faulty::{Faults, Faulty, Rates};
+pub use faulty::{Answers, Faults, Faulty, Rates};
 pub use memory::MemoryDevice;
 pub use oracle::Oracle;
 pub use power::{PowerCut, PowerSupply};

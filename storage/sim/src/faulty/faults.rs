@@ -7,6 +7,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use weft_block::{IoVec, Op, Request};
 
+use super::answers::{Answer, Answering, Answers};
+
 /// How often requests fail by chance: 0 never, 1 always.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rates {
@@ -38,6 +40,7 @@ struct State {
     bad: Vec<Range<u64>>,
     corrupt: Vec<Range<u64>>,
     lost: Vec<Range<u64>>,
+    answering: Answering,
     requests: u64,
 }
 
@@ -70,6 +73,7 @@ impl Faults {
             bad: Vec::new(),
             corrupt: Vec::new(),
             lost: Vec::new(),
+            answering: Answering::new(seed),
             requests: 0,
         };
         Self {
@@ -129,6 +133,11 @@ impl Faults {
         self.lock().lost.push(range);
     }
 
+    /// What becomes of the answers to requests that are done.
+    pub fn set_answers(&self, answers: Answers) {
+        self.lock().answering.set(answers);
+    }
+
     /// Whether flushes are acknowledged without reaching the device below.
     pub fn lie_about_flush(&self, lie: bool) {
         self.lock().flush_lies = lie;
@@ -157,11 +166,16 @@ impl Faults {
         state.bad.clear();
         state.corrupt.clear();
         state.lost.clear();
+        state.answering.set(Answers::default());
     }
 
     /// Requests seen so far, failed ones among them.
     pub fn requests(&self) -> u64 {
         self.lock().requests
+    }
+
+    pub(super) fn answer(&self, op: Op) -> Answer {
+        self.lock().answering.judge(op)
     }
 
     pub(super) fn judge(&self, request: &Request, block: u32) -> Verdict {

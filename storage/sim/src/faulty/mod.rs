@@ -1,5 +1,6 @@
 //! Devices that fail and lie.
 
+mod answers;
 mod faults;
 
 use std::rc::Rc;
@@ -11,6 +12,8 @@ use weft_block::{
     Request, Result, Spawner,
 };
 
+use answers::Answer;
+pub use answers::Answers;
 use faults::Verdict;
 pub use faults::{Faults, Rates};
 
@@ -113,7 +116,7 @@ impl Queue {
         }
         let (op, offset, len) = (request.op, request.offset, request.len);
         let below = self.inner.submit(request);
-        let faults = self.faults.clone();
+        let (faults, spawner) = (self.faults.clone(), self.spawner.clone());
         let (sender, receiver) = oneshot::channel();
         self.spawner.spawn(Box::pin(async move {
             let mut completion = below.await;
@@ -123,6 +126,12 @@ impl Queue {
                 match op {
                     Op::Read => faults.corrupt(offset, &mut completion.buffer),
                     _ => faults.heal(offset, len),
+                }
+                match faults.answer(op) {
+                    Answer::Told => {}
+                    Answer::Late(by) => spawner.sleep(by).await,
+                    Answer::Lost => completion.result = Err(no_answer()),
+                    Answer::Never => std::future::pending().await,
                 }
             }
             let _ = sender.send(completion);
@@ -139,6 +148,10 @@ fn offline() -> Error {
     Error::new(ErrorKind::Offline, "the simulated device is offline")
 }
 
+fn no_answer() -> Error {
+    Error::new(ErrorKind::Io, "the answer of the simulated device was lost")
+}
+
 fn medium_error() -> Error {
     Error::new(ErrorKind::Io, "the simulated medium fails")
 }
@@ -146,6 +159,8 @@ fn medium_error() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::{Executor, MemoryDevice};
     use weft_block::IoVec;
 
@@ -202,6 +217,27 @@ mod tests {
         rig.faults.lose_writes(0..512);
         assert_eq!(rig.kind(Request::write(0, IoVec::copy_of(&[9; 512]))), None);
         assert_eq!(rig.memory.peek(0, 512), [0; 512]);
+    }
+
+    #[test]
+    fn a_write_whose_answer_is_lost_or_late_is_done() {
+        let rig = rig();
+        let mut answers = Answers::default();
+        answers.lost.write = 1.0;
+        rig.faults.set_answers(answers.clone());
+        let write = || Request::write(0, IoVec::copy_of(&[9; 512]));
+        assert_eq!(rig.kind(write()), Some(ErrorKind::Io));
+        assert_eq!(rig.memory.peek(0, 512), [9; 512]);
+        let hour = Duration::from_secs(3600);
+        answers.lost.write = 0.0;
+        (answers.late, answers.delay) = (1.0, hour..hour * 2);
+        rig.faults.set_answers(answers.clone());
+        assert_eq!(rig.kind(write()), None);
+        assert!(rig.executor.clock().now() >= hour);
+        answers.never = 1.0;
+        rig.faults.set_answers(answers);
+        let unanswered = rig.executor.try_block_on(rig.queue.submit(write()));
+        assert!(unanswered.is_err());
     }
 
     #[test]
