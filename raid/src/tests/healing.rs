@@ -55,6 +55,28 @@ fn a_bad_sector_under_a_small_write_costs_nothing() {
     }
 }
 
+/// Before the first resync, with a member away, a small write over a block of parity that could not be read left all its
+/// parity as it was: the lost member's blocks beside that one were made of it.
+#[test]
+fn parity_beside_a_bad_block_of_it_goes_with_its_data() {
+    let rig = Rig::new(5, 4);
+    let mut options = options(shape(Level::Raid5, 4), 5);
+    options.assume_clean = false;
+    let array = rig.create(&options);
+    let mut data = pattern(3 * CHUNK as usize, 1);
+    rig.write(&array, 0, &data).expect("it writes");
+    rig.run(array.fail("disk2", &rig.executor.spawner()))
+        .expect("it fails");
+    rig.faults[3].bad_sectors(MIB + 4096..MIB + 4608);
+    let patch = pattern(4608, 2);
+    rig.write(&array, 4096, &patch).expect("it writes");
+    data[4096..][..4608].copy_from_slice(&patch);
+    let read = |at: usize, len| rig.read(&array, at as u64, len).expect("it reads");
+    assert_eq!(read(0, 2 * CHUNK as usize), data[..2 * CHUNK as usize]);
+    let beside = 2 * CHUNK as usize + 4608;
+    assert!(read(beside, 8192) == data[beside..][..8192]);
+}
+
 #[test]
 fn a_rebuild_marks_what_cannot_be_made_and_goes_on() {
     let rig = Rig::new(4, 4);

@@ -97,8 +97,17 @@ impl Lane {
             Method::ReadModify => parities.iter().all(|parity| parity.readable),
             _ => true,
         };
+        // A parity that is left as it was while its data changes says something else of the whole row. That may be so
+        // of a block that is bad, but not of what lies beside it.
+        let leaves_some = |method: &Method| match method {
+            Method::NoParity => parities.iter().any(|parity| parity.present),
+            Method::ReadModify => parities.iter().any(|p| p.present && !p.readable),
+            _ => false,
+        };
+        let divisible = unit.rows == 1 && unit.len > self.grain();
         let method = plan::choose(&unit, &data, &parities, trusted)
-            .filter(|method| self.shared.journal.is_none() || makes_all(method));
+            .filter(|method| self.shared.journal.is_none() || makes_all(method))
+            .filter(|method| !(divisible && leaves_some(method)));
         method.ok_or_else(|| {
             let why = format!(
                 "array {} cannot write here: more blocks of the row cannot be read than parity can make",
