@@ -3,9 +3,12 @@
 //! What a level cannot survive is not asked of it: one member of RAID-5 at a time, two of RAID-6, all but one of RAID-1,
 //! and an array with parity that crashes while degraded may only refuse to start.
 
+mod answers;
+mod corruption;
 mod journal;
 mod reshaping;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +45,12 @@ struct World {
     journal: Option<usize>,
     /// Of one request.
     most_blocks: u64,
+    /// All disks answer in time.
+    is_calm: bool,
+    /// Where the load goes.
+    region: Range<u64>,
+    /// Decides on answers and media, in a world that lies about them.
+    treachery: Option<ChaCha8Rng>,
 }
 
 /// One life of the machine, from power on to power off.
@@ -71,6 +80,9 @@ impl World {
             extra: None,
             journal: None,
             most_blocks: 80,
+            is_calm: false,
+            region: 0..u64::MAX,
+            treachery: None,
         };
         for _ in 0..shape.members {
             world.new_disk();
@@ -98,7 +110,7 @@ impl World {
 
     fn life(&mut self) -> Life {
         let executor = Executor::new(self.random.random());
-        let slow = self.random.random_bool(0.3);
+        let slow = self.random.random_bool(0.3) && !self.is_calm;
         let (mut members, mut faults) = (Vec::new(), Vec::new());
         for (number, disk) in self.disks.iter().enumerate() {
             let faulty = Faulty::new(Arc::new(disk.clone()), self.seed);
@@ -117,6 +129,7 @@ impl World {
                 device,
             });
         }
+        self.delay_answers(&faults);
         Life {
             executor,
             members,
@@ -198,9 +211,13 @@ impl World {
             _ => self.random.random_range(0..2),
         };
         self.begin_replacing(life, array);
+        let unanswered = self.swallow_answers(&life.faults);
         for _ in 0..failures {
             let lost = self.members[self.random.random_range(0..self.members.len())];
             let faults = &life.faults[lost];
+            if self.lose_answers(faults) {
+                continue;
+            }
             match self.random.random_range(0..3) {
                 0 => faults.set_offline_after(self.random.random_range(0..150)),
                 1 => faults.fail_writes(self.data_start()..self.data_start() + DATA),
@@ -209,6 +226,7 @@ impl World {
         }
         let mut load = Workload::new(self.random.random(), 120);
         load.max_blocks = self.most_blocks;
+        load.region = self.region.clone();
         if matches!(self.shape.level, Level::Raid1 | Level::Raid10) {
             // Legs may keep what was discarded or not, each as it likes.
             load.mix.discard = 0;
@@ -232,8 +250,15 @@ impl World {
                 }
             }
         };
+        let run = futures_util::future::join(work, syncing);
+        if !unanswered {
+            life.executor.block_on(run);
+            return;
+        }
+        let patience = life.executor.sleep(Duration::from_secs(60));
+        let run = std::pin::pin!(run);
         life.executor
-            .block_on(futures_util::future::join(work, syncing));
+            .block_on(futures_util::future::select(run, patience));
     }
 
     /// Perhaps lets the extra disk replace a member.
@@ -372,21 +397,30 @@ fn has_parity(level: Level) -> bool {
 
 fn survives(seed: u64) {
     let all = shapes();
-    survives_as(seed, all[seed as usize % all.len()]);
+    World::treacherous(seed, all[seed as usize % all.len()]).survive();
 }
 
+/// Without treachery.
 fn survives_as(seed: u64, shape: Shape) {
-    let mut world = World::new(seed, shape);
-    world.create();
-    let mut whole = true;
-    for _ in 0..ROUNDS {
-        let life = world.life();
-        let Some(array) = world.start(&life) else {
-            return;
-        };
-        world.live(&life, &array, whole && !world.seed.is_multiple_of(3));
-        world.cut(array);
-        whole = world.judge();
+    World::new(seed, shape).survive();
+}
+
+impl World {
+    fn survive(&mut self) {
+        self.create();
+        let mut whole = true;
+        for _ in 0..ROUNDS {
+            let life = self.life();
+            let Some(array) = self.start(&life) else {
+                return;
+            };
+            self.live(&life, &array, whole && !self.seed.is_multiple_of(3));
+            self.cut(array);
+            whole = self.judge();
+            if whole {
+                whole = self.corrupt();
+            }
+        }
     }
 }
 
@@ -398,7 +432,7 @@ fn arrays_survive_power_cuts_and_lost_members() {
 /// Two crashes in a row: the second comes under load, before the resync of the first is done.
 fn survives_twice(seed: u64) {
     let all = shapes();
-    let mut world = World::new(seed, all[seed as usize % all.len()]);
+    let mut world = World::treacherous(seed, all[seed as usize % all.len()]);
     world.extra = None;
     world.disks.truncate(world.shape.members);
     world.create();

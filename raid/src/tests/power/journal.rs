@@ -35,7 +35,7 @@ fn shapes_with_parity() -> Vec<Shape> {
 
 fn survives_journaled(seed: u64) {
     let all = shapes_with_parity();
-    let mut world = World::journaled(seed, all[seed as usize % all.len()]);
+    let mut world = World::journaled(seed, all[seed as usize % all.len()]).with_treachery();
     let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x10);
     world.create();
     let mut whole = true;
@@ -46,11 +46,15 @@ fn survives_journaled(seed: u64) {
         };
         if random.random_bool(0.1) {
             let faults = &life.faults[world.disks.len() - 1];
+            world.lose_answers(faults);
             faults.set_offline_after(random.random_range(0..200));
         }
         world.live(&life, &array, whole && !seed.is_multiple_of(3));
         world.cut(array);
         whole = world.judge();
+        if whole {
+            whole = world.corrupt();
+        }
     }
 }
 
