@@ -8,7 +8,7 @@ mod resync;
 mod scrub;
 
 use std::cell::RefCell;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,9 +21,12 @@ use super::InFlight;
 use super::{Array, Lane, State, done_bytes};
 use crate::geometry::{Geometry, Shape};
 
-/// Bytes of each member that are read and written at once.
-const WINDOW: u64 = 256 << 10;
-/// Bytes of each member that a step takes at most, whatever it is allowed: some 16 windows are in flight then.
+/// Bytes of each member that are read and written at once, by how long the step is: the members that are read wait while
+/// its last window is written, and a disk wants as many bytes at once as it can get.
+const WINDOWS: RangeInclusive<u64> = 64 << 10..=256 << 10;
+/// Windows of a step, as far as that lets them.
+const WINDOWS_OF_STEP: u64 = 32;
+/// Bytes of each member that a step takes at most, whatever it is allowed: all its windows are in flight together.
 const STEP: u64 = 4 << 20;
 
 /// What is being made whole.
@@ -221,8 +224,10 @@ impl Syncer {
 /// Cuts a range into windows.
 fn windows(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
     let end = range.end;
-    let starts = (range.start..end).step_by(WINDOW as usize);
-    starts.map(move |start| start..end.min(start + WINDOW))
+    let len = (end - range.start) / WINDOWS_OF_STEP / 4096 * 4096;
+    let len = len.clamp(*WINDOWS.start(), *WINDOWS.end());
+    let starts = (range.start..end).step_by(len as usize);
+    starts.map(move |start| start..end.min(start + len))
 }
 
 /// Whether every row's parity is made of its data, rather than each byte being on every member.
