@@ -28,6 +28,10 @@ use arrays::RunningArray;
 use disks::{Access, Claims, Reference, Served};
 use groups::RunningGroup;
 
+// What drives an array in the background as the daemon does: for who measures it.
+pub use pace::Pace;
+pub use rebuild::Upkeep;
+
 /// The storage of one daemon.
 pub struct Storage {
     store: Arc<dyn Store>,

@@ -9,24 +9,30 @@ use serde::{Deserialize, Serialize};
 const DEFAULT_FLOOR: u64 = 4 << 20;
 /// Beside foreground I/O, how many times as long as a step took it rests: it has a quarter of the time.
 const RESTS: u32 = 3;
-/// Bytes of each member in a step when nobody else is there.
+/// Bytes of each member in a step when nobody else has been there for a while: at the end of each the members that are read
+/// wait for the one that is written, and what is lost by that is a thirtieth.
+const LONG_STEP: u64 = 4 << 20;
+/// The same when somebody was there of late and may come again.
 const STEP: u64 = 1 << 20;
-/// Bytes of each member in a step beside foreground I/O: what a request may have to wait for.
-const SMALL_STEP: u64 = 128 << 10;
+/// Bytes of each member in a step beside foreground I/O: what a request may have to wait for, several times if it is a
+/// write.
+const SMALL_STEP: u64 = 64 << 10;
+/// How long nobody has been there when nobody is expected.
+const QUIET: Duration = Duration::from_secs(1);
 /// Bytes of each member a second that a ceiling must allow: a step takes no less.
 pub(super) const LEAST_CEILING: u64 = 64 << 10;
 
 /// What an administrator has set for an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pace {
+pub struct Pace {
     /// Nothing is done until somebody resumes it.
     #[serde(default)]
-    pub(crate) paused: bool,
+    pub paused: bool,
     /// Bytes of each member a second at least, as far as the disks can.
-    pub(crate) floor: u64,
+    pub floor: u64,
     /// Bytes of each member a second at most; none for as fast as the disks can.
     #[serde(default)]
-    pub(crate) ceiling: Option<u64>,
+    pub ceiling: Option<u64>,
 }
 
 impl Default for Pace {
@@ -40,10 +46,14 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Bytes of the next step, what the ceiling allows in a second at most. `busy` says that there was foreground I/O
-    /// during the last one.
-    pub(super) fn step(self, busy: bool) -> u64 {
-        let bytes = if busy { SMALL_STEP } else { STEP };
+    /// Bytes of the next step, what the ceiling allows in a second at most. `quiet` is how long ago there was foreground
+    /// I/O; zero if there was during the last step.
+    pub(super) fn step(self, quiet: Duration) -> u64 {
+        let bytes = match quiet {
+            Duration::ZERO => SMALL_STEP,
+            quiet if quiet < QUIET => STEP,
+            _ => LONG_STEP,
+        };
         bytes.min(self.ceiling.unwrap_or(u64::MAX))
     }
 
@@ -104,11 +114,12 @@ mod tests {
             ..pace
         };
         assert_eq!(ceiling.rest(MIB, millis(100), true), millis(400));
-        assert!(pace.step(true) < pace.step(false));
+        let (now, of_late, long_ago) = (Duration::ZERO, millis(999), millis(1000));
+        assert!(pace.step(now) < pace.step(of_late) && pace.step(of_late) < pace.step(long_ago));
         let slow = Pace {
             ceiling: Some(LEAST_CEILING),
             ..pace
         };
-        assert_eq!((slow.step(true), slow.step(false)), (64 << 10, 64 << 10));
+        assert_eq!((slow.step(now), slow.step(long_ago)), (64 << 10, 64 << 10));
     }
 }

@@ -70,7 +70,7 @@ impl Meter {
 }
 
 /// The background work of one array. It ends when this is dropped.
-pub(super) struct Upkeep {
+pub struct Upkeep {
     wake: mpsc::Sender<()>,
     meter: Arc<Mutex<Meter>>,
     pace: Arc<Mutex<Pace>>,
@@ -79,7 +79,7 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// Starts the work on the array's shard.
-    pub(super) fn start(array: &Array, home: &ShardHandle, pace: Pace) -> Self {
+    pub fn start(array: &Array, home: &ShardHandle, pace: Pace) -> Self {
         let (wake, woken) = mpsc::channel(1);
         let meter = Arc::<Mutex<Meter>>::default();
         let pace = Arc::new(Mutex::new(pace));
@@ -104,13 +104,13 @@ impl Upkeep {
     }
 
     /// Says how fast it may go from now on.
-    pub(super) fn set_pace(&mut self, pace: Pace) {
+    pub fn set_pace(&mut self, pace: Pace) {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
         self.wake();
     }
 
     /// Says that there may be something to do.
-    pub(super) fn wake(&mut self) {
+    pub fn wake(&mut self) {
         // A full channel says so already.
         let _ = self.wake.try_send(());
     }
@@ -124,7 +124,7 @@ impl Upkeep {
     }
 
     /// Ends the work and waits for the step that is under way.
-    pub(super) async fn end(self) {
+    pub async fn end(self) {
         drop(self.wake);
         let _ = self.ended.await;
     }
@@ -201,13 +201,20 @@ impl Keeper {
         };
         let mut ticked = Instant::now();
         let mut requests = self.array.requests();
+        // Nobody is known to have been there: as after a pause.
+        let mut last_seen = Instant::now();
         let mut busy = false;
         loop {
             let pace = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
             let rest = match pace.paused {
                 true => TICK,
                 false => {
-                    let (bytes, begun) = (pace.step(busy), Instant::now());
+                    let quiet = if busy {
+                        Duration::ZERO
+                    } else {
+                        last_seen.elapsed()
+                    };
+                    let (bytes, begun) = (pace.step(quiet), Instant::now());
                     match self.step(&syncer, bytes).await {
                         Stepped::Done => break,
                         Stepped::On => pace.rest(bytes, begun.elapsed(), busy),
@@ -224,6 +231,9 @@ impl Keeper {
             }
             let seen = self.array.requests();
             (busy, requests) = (seen != requests, seen);
+            if busy {
+                last_seen = Instant::now();
+            }
         }
         *self.meter.lock().unwrap_or_else(PoisonError::into_inner) = Meter::default();
         // What was made whole is recorded at once, not at the next tick.
