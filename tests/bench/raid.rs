@@ -1,9 +1,15 @@
 //! A RAID-5 array over five files on one disk, by direct I/O at depth 32, against what its I/Os cost without it: fio's
 //! io_uring on one of the members, doing as many raw I/Os as the array must for the same work. A small write of RAID-5
-//! takes four (two reads, two writes), a full-stripe write 1.25 bytes for each.
+//! takes four (two reads, two writes), a full-stripe write 1.25 bytes for each. Then rebuilds, on disks of a given speed.
 //!
 //! `WEFT_BENCH_FOLDER` says where the files lie (by default the system's folder for temporary files),
-//! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds).
+//! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds), `WEFT_BENCH_ONLY` which words a table must have in its title
+//! (all of them).
+
+#[path = "raid/disk.rs"]
+mod disk;
+#[path = "raid/rebuild.rs"]
+mod rebuild;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -81,7 +87,7 @@ fn main() -> Result<()> {
         MEMBER >> 20,
         folder.path().display()
     );
-    for case in &CASES {
+    for case in CASES.iter().filter(|case| is_wanted(case.title)) {
         let measures = [Measure::CpuPerOperation, Measure::KiloOperationsPerSecond];
         let mut contest = Contest::new(case.title, &measures);
         for policy in [Consistency::Ppl, Consistency::Bitmap, Consistency::Journal] {
@@ -94,7 +100,16 @@ fn main() -> Result<()> {
         contest.add("raw I/Os, fio", || raw(case, &paths[0]));
         println!("{}", contest.run()?);
     }
-    Ok(())
+    match is_wanted(rebuild::TITLE) {
+        true => rebuild::alone().and_then(|()| rebuild::beside()),
+        false => Ok(()),
+    }
+}
+
+/// Whether a table is asked for.
+fn is_wanted(title: &str) -> bool {
+    let words = std::env::var("WEFT_BENCH_ONLY");
+    words.map_or(true, |words| title.contains(&words))
 }
 
 fn told(error: weft_block::Error) -> anyhow::Error {

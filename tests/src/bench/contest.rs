@@ -170,7 +170,11 @@ fn median(measure: Measure, contestant: &Contestant<'_>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn rounds() -> Result<u32> {
+/// How many rounds count: five, unless `WEFT_BENCH_ROUNDS` says otherwise.
+///
+/// # Errors
+/// If it says nothing sensible.
+pub fn rounds() -> Result<u32> {
     let rounds = match std::env::var("WEFT_BENCH_ROUNDS") {
         Ok(text) => text
             .parse()

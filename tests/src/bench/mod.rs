@@ -8,7 +8,7 @@ mod contest;
 mod cpu;
 mod fio;
 
-pub use contest::{Contest, Measure, Sample};
+pub use contest::{Contest, Measure, Sample, rounds};
 pub use cpu::{
     CpuClock, cpu_of_children, cpu_of_process, cpu_of_this_process, cpu_of_this_thread,
     memory_of_process,
