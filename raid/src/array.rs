@@ -143,6 +143,11 @@ impl Shared {
         self.closed.store(true, Ordering::SeqCst);
     }
 
+    /// Takes requests again.
+    pub(crate) fn reopen(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.core.state()
     }

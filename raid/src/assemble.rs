@@ -201,7 +201,7 @@ fn start(
     if let Some(image) = &mut bitmap {
         image.change_head(|head| head.stale = false);
     }
-    let mut state = State::at_rest(members, intent(&geometry, bitmap.as_ref()), options.now);
+    let mut state = State::at_rest(members, Intent::of(&geometry, bitmap.as_ref()), options.now);
     state.next_id = next_id;
     state.notices = notices;
     state.roles.clone_from(&freshest.roles);
@@ -229,18 +229,6 @@ fn start(
         meta,
     });
     Ok((array, changed))
-}
-
-/// The bits as they are on disk.
-fn intent(geometry: &Geometry, bitmap: Option<&BitmapImage>) -> Intent {
-    let size = geometry.sync_size();
-    match bitmap {
-        Some(image) => {
-            let chunk = u64::from(image.head().chunk);
-            Intent::with_bitmap(size, chunk, |index| image.is_set(index))
-        }
-        None => Intent::without_bitmap(size),
-    }
 }
 
 /// What a member does from the start on; none if it is left out.

@@ -128,6 +128,9 @@ const LAYOUTS: [(ParityLayout, u32, &str); 14] = [
     (ParityLayout::ParityFirst6, 20, "parity-first-6"),
 ];
 
+/// From md's number of a RAID-5 layout to that of the same with Q on the last member.
+const OF_RAID6: u32 = 16;
+
 impl ParityLayout {
     /// The layouts of a level, in the order of md's numbers: six of RAID-5, fourteen of RAID-6, none of others.
     pub fn of(level: Level) -> impl Iterator<Item = Self> {
@@ -157,6 +160,23 @@ impl ParityLayout {
     /// md's number.
     pub fn number(self) -> u32 {
         self.row().1
+    }
+
+    /// RAID-5's layout with Q on a member more, behind the others.
+    pub(crate) fn with_q_last(self) -> Option<Self> {
+        match self {
+            // P is behind the data already, and Q behind it.
+            Self::ParityLast => Some(Self::ParityLast),
+            layout => Self::from_number(Level::Raid6, layout.number() + OF_RAID6),
+        }
+    }
+
+    /// RAID-6's layout without the last member, if that holds Q and nothing else.
+    pub(crate) fn without_q_last(self) -> Option<Self> {
+        match self {
+            Self::ParityLast => Some(Self::ParityLast),
+            layout => Self::from_number(Level::Raid5, layout.number().checked_sub(OF_RAID6)?),
+        }
     }
 
     /// The name that mdadm uses.

@@ -44,7 +44,7 @@ pub use assemble::{AssembleOptions, assemble};
 pub use bad_blocks::parse_bad_blocks;
 pub use create::{Consistency, CreateOptions, DEFAULT_CHUNK, MemberDevice, create};
 pub use examine::{Examined, examine};
-pub use lifecycle::Growth;
+pub use lifecycle::{Growth, MemberSize};
 pub use status::{ArrayState, MemberRole, MemberState, MemberStatus, Status};
 
 #[cfg(test)]

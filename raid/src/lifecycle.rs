@@ -1,13 +1,18 @@
 //! What is done to a running array by name: fail, remove, add, tick, stop.
 
+mod form;
 mod grow;
 mod journal;
+mod policy;
 mod replace;
 mod reshape;
+mod size;
+mod takeover;
 
 use std::rc::Rc;
 
-pub use grow::Growth;
+pub(crate) use form::{adopt, same_form};
+pub use grow::{Growth, MemberSize};
 pub(crate) use reshape::finish as finish_superblock;
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 

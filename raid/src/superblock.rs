@@ -7,13 +7,15 @@
 //! inside the member and no two of them overlap.
 
 mod features;
+mod places;
 mod validate;
 
 use thiserror::Error;
 use weft_block::{ErrorKind, SECTOR};
 
 pub use features::Features;
-pub use validate::PplPlace;
+pub(crate) use places::LEAST_PPL;
+pub use places::PplPlace;
 
 use crate::fields::{array, le16, le32, le64, put};
 use crate::level::Level;

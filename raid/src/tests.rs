@@ -2,6 +2,7 @@
 
 mod assembly;
 mod contract;
+mod forms;
 mod harness;
 mod healing;
 mod journaling;

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::bitmap::MOST_CHUNKS;
+use crate::bitmap::{BitmapImage, MOST_CHUNKS};
+use crate::geometry::Geometry;
 
 /// Ticks without a write after which a bit is cleared on disk, as md ages its bits twice.
 const AGE: u8 = 2;
@@ -42,6 +43,18 @@ pub(crate) struct Intent {
 }
 
 impl Intent {
+    /// The bits of an array as they are on disk.
+    pub(crate) fn of(geometry: &Geometry, bitmap: Option<&BitmapImage>) -> Self {
+        let size = geometry.sync_size();
+        match bitmap {
+            Some(image) => {
+                let chunk = u64::from(image.head().chunk);
+                Self::with_bitmap(size, chunk, |index| image.is_set(index))
+            }
+            None => Self::without_bitmap(size),
+        }
+    }
+
     /// For `size` bytes of member space in chunks of `chunk` bytes that have bits on disk; every bit of `set` is set.
     pub(crate) fn with_bitmap(size: u64, chunk: u64, set: impl Fn(u64) -> bool) -> Self {
         let mut intent = Self::new(size, chunk, true);

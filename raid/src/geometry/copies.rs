@@ -51,6 +51,11 @@ impl Copies {
         self.chunk
     }
 
+    /// Whether further copies lie in another part of the members, which begins where the first ends.
+    pub fn has_far_part(&self) -> bool {
+        self.layout.far > 1 && !self.layout.offset
+    }
+
     /// Bytes of the array.
     pub fn size(&self) -> u64 {
         self.chunks * self.chunk

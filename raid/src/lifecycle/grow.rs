@@ -1,25 +1,56 @@
-//! Growing an array and changing its shape.
+//! Growing an array, and giving it another shape, level or policy: which way that goes.
 
 use std::rc::Rc;
 
-use weft_block::{ErrorKind, Result, SECTOR, Spawner};
+use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
-use crate::array::{Array, Duty, Lane};
+use super::form::Form;
+use crate::array::{Array, Duty, Lane, Member};
+use crate::create::Consistency;
 use crate::level::{Level, ParityLayout};
 use crate::superblock::Superblock;
 
 /// What an array is to become; what is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Growth {
-    /// Members.
+    /// The level: 1 becomes 5, 5 becomes 6, 0 becomes 4 or 5, 4 becomes 5, and back.
+    pub level: Option<Level>,
+    /// Members; the legs of RAID-1.
     pub members: Option<u32>,
     /// Bytes of a chunk.
     pub chunk: Option<u64>,
     /// The layout of RAID-5 or RAID-6.
     pub layout: Option<ParityLayout>,
+    /// How much of each member is used.
+    pub size: Option<MemberSize>,
+    /// What makes the members agree after a crash.
+    pub consistency: Option<Consistency>,
 }
 
-/// What the superblocks are to say.
+impl Growth {
+    /// Whether it names something else than the size or the policy.
+    fn has_shape(&self) -> bool {
+        let Self {
+            level,
+            members,
+            chunk,
+            layout,
+            ..
+        } = self;
+        level.is_some() || members.is_some() || chunk.is_some() || layout.is_some()
+    }
+}
+
+/// How much of each member an array uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberSize {
+    /// All that the smallest has.
+    Max,
+    /// So many bytes, in whole chunks.
+    Bytes(u64),
+}
+
+/// What the superblocks are to say when the data has been moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) members: u32,
@@ -38,34 +69,139 @@ impl Target {
     }
 }
 
+/// How an array becomes what it is to be.
+struct Way {
+    /// At once.
+    form: Option<Form>,
+    /// By moving its data then.
+    target: Option<Target>,
+}
+
 impl Array {
-    /// Changes the number of members, the chunk or the layout of RAID-4, RAID-5 or RAID-6. New members are taken from the
-    /// spares. The array stays in use; a [`Syncer`](crate::Syncer) moves the data, the array is larger when that is
-    /// done, and a crash at any instant costs nothing but the step that was under way. A partial parity log is out of use
-    /// until then.
+    /// Changes what an array is, in use. RAID-4, RAID-5 and RAID-6 get more members, another chunk or another layout: a
+    /// [`Syncer`](crate::Syncer) moves the data, the array is larger when that is done, and a crash at any instant costs
+    /// nothing but the step that was under way; a partial parity log is out of use until then. RAID-1 gets more legs or
+    /// fewer, and the level, the policy and the space that is used of each member change at once; what the members lack
+    /// then is rebuilt or made to agree. New members are taken from the spares.
     ///
     /// # Errors
-    /// `Invalid` for a shape that cannot be, or too few spares; `Degraded` while a member is away; `Busy` while something
-    /// is being made whole; `Unsupported` if the members have no room to move the data aside. Nothing was written then.
+    /// `Invalid` for what cannot be, or too few spares; `Degraded` while a member is away; `Busy` while something is
+    /// being made whole; `Unsupported` if the members have no room to move the data aside. Nothing was written then.
     pub async fn grow(&self, growth: &Growth, spawner: &Spawner) -> Result<()> {
         let (array, growth, own) = (self.clone(), growth.clone(), Rc::clone(spawner));
-        self.control(spawner, move |lane| async move {
-            let target = array.target(&lane, &growth)?;
-            array.begin_reshape(&lane, &target, &own).await
+        self.control(spawner, move |mut lane| async move {
+            let way = array.way(&lane, &growth, 0)?;
+            if let Some(form) = &way.form {
+                lane = array.take_form(&lane, form, &own).await?;
+            }
+            match &way.target {
+                Some(target) => array.begin_reshape(&lane, target, &own).await,
+                None => Ok(()),
+            }
         })
         .await
     }
 
-    /// What the superblocks are to say, if the array can be changed at all.
-    fn target(&self, lane: &Lane, growth: &Growth) -> Result<Target> {
-        let superblock = &lane.shared.superblock;
-        let level = superblock.level;
-        if !level.has_parity() {
-            return self.invalid("only RAID-4, RAID-5 and RAID-6 change their rows");
+    /// Whether [`grow`](Self::grow) can do this once `joining` more disks have been added.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn check_growth(
+        &self,
+        growth: &Growth,
+        joining: u32,
+        spawner: &Spawner,
+    ) -> Result<()> {
+        let (array, growth) = (self.clone(), growth.clone());
+        self.control(spawner, move |lane| async move {
+            array.way(&lane, &growth, joining).map(drop)
+        })
+        .await
+    }
+
+    fn way(&self, lane: &Lane, growth: &Growth, joining: u32) -> Result<Way> {
+        let level = lane.shared.superblock.level;
+        self.check_idle(lane)?;
+        let at_once = |form: Form| Way {
+            form: Some(form),
+            target: None,
+        };
+        match growth {
+            Growth {
+                size: Some(_),
+                consistency: Some(_),
+                ..
+            } => self.invalid("its size and its policy change one after the other"),
+            Growth { size, consistency, .. }
+                if growth.has_shape() && (size.is_some() || consistency.is_some()) =>
+            {
+                self.invalid("its size, its policy and its shape change one after the other")
+            }
+            Growth { size: Some(size), .. } => self.form_of_size(lane, *size).map(at_once),
+            Growth {
+                consistency: Some(wanted),
+                ..
+            } => self.form_of_policy(lane, *wanted).map(at_once),
+            Growth { level: Some(to), .. } if *to != level => {
+                self.check_whole(lane)?;
+                let spares = self.spares() + joining;
+                let form = self.form_of_level(lane, growth, *to, spares)?;
+                self.way_by_form(lane, growth, form, spares)
+            }
+            Growth { members: Some(legs), chunk: None, layout: None, .. } if level == Level::Raid1 => {
+                let spares = self.spares() + joining;
+                self.form_of_legs(lane, *legs, spares).map(at_once)
+            }
+            _ if !level.has_parity() => self.invalid(&format!(
+                "{level} cannot be changed like this; RAID-4, RAID-5 and RAID-6 change members, chunk and layout, RAID-1 its legs"
+            )),
+            _ => {
+                self.check_whole(lane)?;
+                let spares = self.spares() + joining;
+                let now = &lane.shared.superblock;
+                let target = self.target(now, growth, spares)?;
+                if target == Target::of(now) {
+                    return self.invalid("it has that shape already");
+                }
+                self.plan_reshape(now, &lane.shared.geometry, lane.shared.bitmap_sectors(), &target)?;
+                Ok(Way {
+                    form: None,
+                    target: Some(target),
+                })
+            }
         }
-        self.check_at_rest(lane)?;
-        let now = Target::of(superblock);
-        let mut target = now.clone();
+    }
+
+    /// Another level, and then perhaps another shape.
+    fn way_by_form(&self, lane: &Lane, growth: &Growth, form: Form, spares: u32) -> Result<Way> {
+        let after = &form.superblock;
+        let target = match after.level.has_parity() {
+            true => self.target(after, growth, spares)?,
+            false => Target::of(after),
+        };
+        if target == Target::of(after) {
+            return Ok(Way {
+                form: Some(form),
+                target: None,
+            });
+        }
+        let geometry = form.geometry()?;
+        if geometry.members() > lane.shared.geometry.members() {
+            return self.invalid(
+                "its level changes first, and what it lacks then is rebuilt; members, chunk and layout change when that is done",
+            );
+        }
+        self.plan_reshape(after, &geometry, lane.shared.bitmap_sectors(), &target)?;
+        Ok(Way {
+            form: Some(form),
+            target: Some(target),
+        })
+    }
+
+    /// What the superblocks are to say of rows with parity.
+    fn target(&self, now: &Superblock, growth: &Growth, spares: u32) -> Result<Target> {
+        let level = now.level;
+        let mut target = Target::of(now);
         if let Some(chunk) = growth.chunk {
             if !(chunk.is_power_of_two() && (4096..=1 << 30).contains(&chunk)) {
                 return self.invalid(&format!(
@@ -84,70 +220,72 @@ impl Array {
         if let Some(members) = growth.members {
             target.members = members;
         }
-        if target == now {
-            return self.invalid("it has that shape already");
-        }
-        if target.members < now.members {
+        if target.members < now.raid_disks {
             return self.invalid(&format!(
                 "it has {} members and cannot have fewer: its data would not fit",
-                now.members
+                now.raid_disks
             ));
         }
-        let spares = {
-            let state = self.core.state();
-            let spares = |member: &&crate::array::Member| matches!(member.duty, Duty::Spare);
-            state.members.iter().filter(spares).count()
-        };
-        let more = target.members - now.members;
-        if (spares as u32) < more {
-            return self.invalid(&format!(
-                "{more} more members need as many spares, it has {spares}; add disks first"
-            ));
-        }
+        self.check_spares(spares, target.members - now.raid_disks)?;
         Ok(target)
     }
 
-    /// Refuses an array that is not whole, or that something is being done with.
-    fn check_at_rest(&self, lane: &Lane) -> Result<()> {
-        let refuse = |kind, why: &str| {
-            let why = format!("array {}: {why}", self.name());
-            Err(weft_block::Error::new(kind, why))
-        };
+    fn spares(&self) -> u32 {
+        let state = self.core.state();
+        let spares = |member: &&Member| matches!(member.duty, Duty::Spare);
+        state.members.iter().filter(spares).count() as u32
+    }
+
+    /// Refuses what needs more spares than there are.
+    pub(super) fn check_spares(&self, has: u32, needs: u32) -> Result<()> {
+        if has >= needs {
+            return Ok(());
+        }
+        self.invalid(&format!(
+            "{needs} more members need as many spares, it has {has}; give it disks"
+        ))
+    }
+
+    fn refuse<T>(&self, kind: ErrorKind, why: &str) -> Result<T> {
+        Err(Error::new(kind, format!("array {}: {why}", self.name())))
+    }
+
+    /// Refuses an array that something is being done with.
+    fn check_idle(&self, lane: &Lane) -> Result<()> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        let (whole, bad, reshaping) = {
+        let reshaping = self.core.state().reshaping.is_some();
+        if reshaping {
+            return self.refuse(ErrorKind::Busy, "its shape is being changed already");
+        }
+        if !self.progress().is_idle() {
+            let why = "something is being made whole; wait until that is done";
+            return self.refuse(ErrorKind::Busy, why);
+        }
+        if lane.shared.has_journal() {
+            let why = "md changes no array beside a journal; it has to be made without one";
+            return self.refuse(ErrorKind::Unsupported, why);
+        }
+        Ok(())
+    }
+
+    /// Refuses an array that lacks a member, or data.
+    pub(super) fn check_whole(&self, lane: &Lane) -> Result<()> {
+        let (whole, bad) = {
             let state = self.core.state();
             let bad = state.members.iter().any(|member| !member.bad.is_empty());
-            let whole = state.is_whole(&lane.shared.geometry);
-            (whole, bad, state.reshaping.is_some())
+            (state.is_whole(&lane.shared.geometry), bad)
         };
-        if reshaping {
-            return refuse(ErrorKind::Busy, "its shape is being changed already");
-        }
         if !whole {
-            return refuse(
+            return self.refuse(
                 ErrorKind::Degraded,
                 "it lacks a member; make it whole first",
             );
         }
-        if !self.progress().is_idle() {
-            return refuse(
-                ErrorKind::Busy,
-                "something is being made whole; wait until that is done",
-            );
-        }
-        if lane.shared.has_journal() {
-            return refuse(
-                ErrorKind::Unsupported,
-                "md changes no shape beside a journal; remove the journal first",
-            );
-        }
         if bad {
-            return refuse(
-                ErrorKind::Invalid,
-                "blocks are marked as lost; write them, or restore what lies there, first",
-            );
+            let why = "blocks are marked as lost; write them, or restore what lies there, first";
+            return self.refuse(ErrorKind::Invalid, why);
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Changing the number of members, the chunk or the layout of rows with parity, while the array is in use.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
@@ -23,7 +22,8 @@ impl Array {
         spawner: &Spawner,
     ) -> Result<()> {
         let shared = &lane.shared;
-        let change = self.plan_reshape(shared, target)?;
+        let bitmap = shared.bitmap_sectors();
+        let change = self.plan_reshape(&shared.superblock, &shared.geometry, bitmap, target)?;
         let _held = self.core.hold();
         shared.close();
         self.core.drained().await;
@@ -61,13 +61,18 @@ impl Array {
     }
 
     /// How the data would move; nothing is changed.
-    fn plan_reshape(&self, shared: &Arc<Shared>, target: &Target) -> Result<Change> {
-        let before = shared.geometry.clone();
+    pub(super) fn plan_reshape(
+        &self,
+        now: &Superblock,
+        before: &Geometry,
+        bitmap_sectors: u64,
+        target: &Target,
+    ) -> Result<Change> {
         let wanted = Superblock {
             raid_disks: target.members,
             chunk: target.chunk,
             layout: target.layout,
-            ..shared.superblock.clone()
+            ..now.clone()
         };
         let chunk = u64::from(target.chunk) * SECTOR;
         if !before.member_size().is_multiple_of(chunk) {
@@ -77,13 +82,13 @@ impl Array {
             ));
         }
         let after = Geometry::of(&wanted, &[])?;
-        let aside = self.aside(shared, &before, &after)?;
-        let Some(moves) = Moves::new(&before, &after, aside, aside > 0) else {
+        let aside = self.aside(before, &after, bitmap_sectors)?;
+        let Some(moves) = Moves::new(before, &after, aside, aside > 0) else {
             return self.invalid("it cannot become smaller; only members can be added");
         };
         let position = moves.first();
         Ok(Change {
-            before,
+            before: before.clone(),
             after,
             moves,
             position,
@@ -92,10 +97,9 @@ impl Array {
 
     /// Bytes that the data moves on its members, so that the first step writes over nothing: towards the start, or where
     /// rows stay as wide and there is none before them, towards the end.
-    fn aside(&self, shared: &Shared, before: &Geometry, after: &Geometry) -> Result<i64> {
+    fn aside(&self, before: &Geometry, after: &Geometry, bitmap: u64) -> Result<i64> {
         let chunk = before.chunk().max(after.chunk());
         let whole = |sectors: u64| sectors * SECTOR / chunk.max(64 << 10) * chunk.max(64 << 10);
-        let bitmap = shared.bitmap_sectors();
         let (ahead, behind) = {
             let state = self.core.state();
             let taking = |member: &&crate::array::Member| member.duty.is_live();
@@ -123,7 +127,7 @@ impl Array {
         }
         let why = format!(
             "array {} cannot change its shape: its members have no {chunk} bytes free before their data to move it aside",
-            shared.name
+            self.name()
         );
         Err(Error::new(ErrorKind::Unsupported, why))
     }

@@ -48,6 +48,7 @@ fn changes() -> Vec<Change> {
                 members: Some(5),
                 chunk: Some(32 << 10),
                 layout: Some(ParityLayout::RightAsymmetric),
+                ..Growth::default()
             },
         ),
     ]

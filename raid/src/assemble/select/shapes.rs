@@ -3,28 +3,20 @@
 use weft_block::{Error, ErrorKind, Result, SECTOR};
 
 use super::Found;
-use crate::lifecycle::finish_superblock;
+use crate::lifecycle::{adopt, finish_superblock, same_form};
 use crate::reshape::Change;
 use crate::superblock::{Features, Superblock};
 
 /// Whether two superblocks tell of the same shape.
 pub(crate) fn same(one: &Superblock, other: &Superblock) -> bool {
-    let shape = |sb: &Superblock| {
-        let change = sb.features.has(Features::RESHAPE).then_some((
+    let change = |sb: &Superblock| {
+        sb.features.has(Features::RESHAPE).then_some((
             sb.reshape.new_layout,
             sb.reshape.new_chunk,
             sb.reshape.delta_disks,
-        ));
-        (
-            sb.level,
-            sb.layout,
-            sb.chunk,
-            sb.raid_disks,
-            sb.size,
-            change,
-        )
+        ))
     };
-    shape(one) == shape(other)
+    same_form(one, other) && change(one) == change(other)
 }
 
 /// Lets members that are current, but have not heard of the beginning or the end of a change of shape, hear of it.
@@ -41,6 +33,8 @@ pub(super) fn agree(name: &str, freshest: &Superblock, good: &mut [Found]) -> Re
         match (changing(freshest), changing(own)) {
             (true, false) => hear(own, freshest),
             (false, true) => finish_superblock(own),
+            // What the array becomes at once holds for all members.
+            (false, false) if own.events < freshest.events => adopt(own, freshest),
             _ => {}
         }
         if !same(freshest, own) {

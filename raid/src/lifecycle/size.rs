@@ -1,0 +1,62 @@
+//! More of each member for an array that runs.
+
+use weft_block::{Result, SECTOR};
+
+use super::form::Form;
+use super::grow::MemberSize;
+use super::policy::policy;
+use crate::array::{Array, Lane};
+use crate::geometry::Shape;
+use crate::level::Level;
+
+impl Array {
+    /// The array with more of its members in use.
+    pub(super) fn form_of_size(&self, lane: &Lane, size: MemberSize) -> Result<Form> {
+        self.check_whole(lane)?;
+        let mut form = Form::of(lane);
+        let geometry = &lane.shared.geometry;
+        let superblock = &mut form.superblock;
+        let far = matches!(geometry.shape(), Shape::Copies(copies) if copies.has_far_part());
+        if far || superblock.level == Level::Raid0 {
+            return self.invalid("only the levels with redundancy grow with their members, and not RAID-10 with far copies");
+        }
+        let room = {
+            let state = self.core.state();
+            let holders = state
+                .members
+                .iter()
+                .filter(|member| member.duty.slot().is_some());
+            let rooms = holders.map(|member| {
+                (member.device.info().size / SECTOR).saturating_sub(member.superblock.data_offset)
+            });
+            rooms.min().unwrap_or(0)
+        };
+        let unit = u64::from(superblock.chunk).max(2);
+        let wanted = match size {
+            MemberSize::Max => room,
+            MemberSize::Bytes(bytes) => bytes / SECTOR,
+        };
+        let wanted = wanted / unit * unit;
+        let (now, bytes) = (superblock.size, |sectors: u64| sectors * SECTOR);
+        if wanted > room {
+            return self.invalid(&format!(
+                "its smallest member has room for {} bytes, not for {}",
+                bytes(room / unit * unit),
+                bytes(wanted)
+            ));
+        }
+        if wanted <= now {
+            return self.invalid(&format!(
+                "it uses {} bytes of each member and cannot use fewer; {} would be used",
+                bytes(now),
+                bytes(wanted)
+            ));
+        }
+        superblock.size = wanted;
+        form.resync_from = Some(geometry.sync_size());
+        // The bitmap may need another size.
+        let kept = policy(&form.superblock);
+        self.keep_policy(&mut form, kept)?;
+        Ok(form)
+    }
+}
