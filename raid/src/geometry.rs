@@ -190,6 +190,14 @@ impl Geometry {
         self.level
     }
 
+    /// Whether a slot holds data, not parity alone.
+    pub fn holds_data(&self, slot: u32) -> bool {
+        match &self.shape {
+            Shape::Parity(rows) => rows.holds_data(slot),
+            _ => true,
+        }
+    }
+
     /// Slots.
     pub fn members(&self) -> u32 {
         self.members

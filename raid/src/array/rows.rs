@@ -252,11 +252,14 @@ impl Lane {
             return self.make_halves(slot, offset, len, half).await;
         }
         let name = &self.shared.name;
-        let error = first.unwrap_or_else(|| {
-            Error::new(
+        let route = self.route();
+        let marked = route.legs.iter().flatten().any(|leg| leg.is_bad(&range));
+        let error = first.unwrap_or_else(|| match marked {
+            true => Error::new(ErrorKind::Io, "blocks that it is made of are lost"),
+            false => Error::new(
                 ErrorKind::Offline,
                 "more members are away than parity can make",
-            )
+            ),
         });
         Err(error.in_context(format!("array {name} cannot make what slot {slot} held")))
     }

@@ -250,6 +250,16 @@ impl State {
         self.members.iter().filter(whole).count() as u32 == slots
     }
 
+    /// Whether some slot's data is not all there: what lacks is more than parity.
+    pub(crate) fn lacks_data(&self, geometry: &Geometry) -> bool {
+        let is_there = |slot: u32| {
+            let whole = |member: &Member| matches!(member.duty, Duty::InSync(own) if own == slot);
+            self.members.iter().any(whole)
+        };
+        !self.is_whole(geometry)
+            && (0..geometry.members()).any(|slot| geometry.holds_data(slot) && !is_there(slot))
+    }
+
     /// The member whose data is made next: of a slot without one before a replacement, the lowest slot first.
     pub(crate) fn rebuilding(&self) -> Option<Rebuild> {
         let rebuilds = self.members.iter().filter_map(|member| {

@@ -386,11 +386,17 @@ fn check_enough(
     let dirty = freshest.resync_offset != CLEAN;
     // A partial parity log puts right what was being written, and is asked later.
     let unprotected = parity && !freshest.features.has_ppl();
-    if unprotected && dirty && !missing.is_empty() && !force {
+    let geometry = Geometry::of(freshest, &[]).ok();
+    let holds_data = |slot: &&u32| {
+        let geometry = geometry.as_ref();
+        geometry.is_none_or(|geometry| geometry.holds_data(**slot))
+    };
+    // Parity that lacks is made of the data again.
+    let lost = missing.iter().find(holds_data);
+    if let Some(slot) = lost.filter(|_| unprotected && dirty && !force) {
         let why = format!(
             "array {name} cannot start: it is degraded and was not stopped cleanly, so what was being written then may \
-             be wrong in the data of slot {}; bring that member back, or assemble it by force",
-            missing[0]
+             be wrong in the data of slot {slot}; bring that member back, or assemble it by force"
         );
         return Err(Error::new(ErrorKind::Degraded, why));
     }

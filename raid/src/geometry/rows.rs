@@ -100,6 +100,12 @@ impl ParityRows {
         })
     }
 
+    /// Whether a slot holds data in some row: where parity stays on members of its own, it does not there.
+    pub fn holds_data(&self, slot: u32) -> bool {
+        // Layouts turn round once in as many rows as there are members.
+        (0..u64::from(self.members)).any(|row| self.data_index(row, slot).is_some())
+    }
+
     /// The slots of `row` that hold parity: P, then Q.
     pub fn parity_slots(&self, row: u64) -> impl Iterator<Item = u32> + use<> {
         [Some(self.parity_slot(row)), self.q_slot(row)]

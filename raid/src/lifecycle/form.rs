@@ -94,7 +94,7 @@ impl Array {
     ) -> Result<Rc<Lane>> {
         let shared = &lane.shared;
         let geometry = form.geometry()?;
-        let image = self.image(form)?;
+        let image = self.image(form).await?;
         let _held = self.core.hold();
         shared.close();
         self.core.drained().await;
@@ -145,7 +145,7 @@ impl Array {
     }
 
     /// The bitmap of a form, if it has one. Nothing of it is set but what has to be resynced.
-    fn image(&self, form: &Form) -> Result<Option<BitmapImage>> {
+    async fn image(&self, form: &Form) -> Result<Option<BitmapImage>> {
         let superblock = &form.superblock;
         if !superblock.features.has(Features::BITMAP) {
             return Ok(None);
@@ -160,8 +160,19 @@ impl Array {
             });
             rooms.min().unwrap_or(0)
         };
-        let size = sync_size(superblock);
-        let Some(head) = BitmapHead::choose(superblock.set_uuid, size, room, None) else {
+        let (uuid, size) = (superblock.set_uuid, sync_size(superblock));
+        let had = self.core.meta.lock().await;
+        let had = had.bitmap.as_ref().map(BitmapImage::head);
+        let choose = |chunk: Option<u32>| BitmapHead::choose(uuid, size, room, chunk);
+        let chosen = had.and_then(|had| {
+            let head = choose(Some(had.chunk))?;
+            Some(BitmapHead {
+                daemon_sleep: had.daemon_sleep,
+                write_behind: had.write_behind,
+                ..head
+            })
+        });
+        let Some(head) = chosen.or_else(|| choose(None)) else {
             return self.invalid("its members have no room for a bitmap");
         };
         let chunk = u64::from(head.chunk);

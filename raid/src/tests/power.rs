@@ -5,6 +5,7 @@
 
 mod answers;
 mod corruption;
+mod forming;
 mod journal;
 mod reshaping;
 
@@ -139,6 +140,10 @@ impl World {
 
     fn create(&mut self) {
         let life = self.life();
+        self.create_in(&life);
+    }
+
+    fn create_in(&mut self, life: &Life) {
         let mut options = options(self.shape, self.seed);
         // The disks are zeroes, which agree.
         options.assume_clean = self.random.random_bool(0.5);
@@ -583,7 +588,12 @@ fn objects(seed: u64, resync: bool) -> bool {
     };
     sync(&life.executor, &array).expect("synced");
     world.live(&life, &array, false);
-    world.cut(array);
+    // A torn block and a member that is lost later are more than one parity can make.
+    world.supply.set_tearing(false);
+    drop(array);
+    world.supply.cut();
+    world.oracle.power_cut();
+    world.supply.power_on();
     let life = world.life();
     let Some(array) = world.start(&life) else {
         return false;

@@ -28,9 +28,9 @@ impl Lane {
     /// Resyncs up to `most` bytes of the chunk that is next.
     pub(super) async fn resync_step(&self, most: u64) -> Result<()> {
         let size = self.shared.geometry.sync_size();
-        let whole = self.shared.state().is_whole(&self.shared.geometry);
-        if has_parity(&self.shared.geometry) && !whole {
-            // Without a member parity says nothing more than the data it stands for: it is taken as it is, as md does.
+        let lacks_data = self.shared.state().lacks_data(&self.shared.geometry);
+        if has_parity(&self.shared.geometry) && lacks_data {
+            // Without it parity says nothing more than the data it stands for: it is taken as it is, as md does.
             let mut state = self.shared.state();
             state.intent.resynced(&(0..size));
             state.unsettled = true;
@@ -188,7 +188,7 @@ impl Lane {
         }
         self.fail_members(gone).await?;
         // A member has gone: the next step sees that there is nothing to resync any more.
-        if !self.shared.state().is_whole(&self.shared.geometry) {
+        if self.shared.state().lacks_data(&self.shared.geometry) {
             return Ok(Outcome::Unreadable);
         }
         if !unreadable.is_empty() {
