@@ -108,6 +108,9 @@ pub struct Status {
     pub chunk_bytes: u64,
     /// Bytes of the array.
     pub size_bytes: u64,
+    /// Bytes of the array when its change of shape is done, if one is under way: level, layout, chunk and members are told as
+    /// they will be then.
+    pub size_afterwards: Option<u64>,
     /// State.
     pub state: ArrayState,
     /// How a crash is made up for: `journal`, `ppl`, `bitmap`, `resync`, or `none` for RAID-0.
@@ -171,6 +174,7 @@ impl Array {
             layout,
             chunk_bytes: geometry.chunk(),
             size_bytes: shared.info.size,
+            size_afterwards: state.reshaping.as_ref().map(|change| change.after.size()),
             state: run,
             consistency,
             members: members(&state, geometry.members()),

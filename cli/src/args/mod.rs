@@ -7,8 +7,8 @@ mod storage;
 pub(crate) use machine::{VmCommand, VmRunArgs};
 pub(crate) use network::{NetCommand, PortCommand};
 pub(crate) use storage::{
-    DiskCommand, ExportCommand, LvCommand, LvType, RaidCommand, RaidCreateArgs, RaidSyncArgs,
-    VgCommand,
+    DiskCommand, ExportCommand, LvCommand, LvType, RaidCommand, RaidCreateArgs, RaidGrowArgs,
+    RaidSyncArgs, VgCommand,
 };
 
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use weft_service::api::{Size, VolumeSize};
+use weft_service::api::{MemberSize, Size, VolumeSize};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DiskCommand {
@@ -101,6 +101,8 @@ pub(crate) enum RaidCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Make an array larger or something else, in use: more members, another level, layout or chunk
+    Grow(RaidGrowArgs),
     /// Read from a member of a mirror only where no other has the copy: one that is slow or far away
     WriteMostly {
         /// The array
@@ -131,6 +133,35 @@ pub(crate) enum RaidCommand {
         /// The array
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RaidGrowArgs {
+    /// The array
+    pub(crate) name: String,
+    /// DISKs that join it
+    pub(crate) disks: Vec<String>,
+    /// How many members it is to have, or a mirror legs [default: the disks on top of what it has]
+    #[arg(long)]
+    pub(crate) members: Option<u32>,
+    /// The RAID level: 1 becomes 5, 5 becomes 6, 0 becomes 4 or 5, 4 becomes 5, and back
+    #[arg(long)]
+    pub(crate) level: Option<u32>,
+    /// The layout of RAID-5 or 6, by md's name
+    #[arg(long)]
+    pub(crate) layout: Option<String>,
+    /// The chunk size
+    #[arg(long)]
+    pub(crate) chunk: Option<Size>,
+    /// How much of each member is used: max, or a size
+    #[arg(long)]
+    pub(crate) size: Option<MemberSize>,
+    /// What makes members agree after a crash: ppl, bitmap or resync
+    #[arg(long)]
+    pub(crate) consistency: Option<String>,
+    /// Overwrite what the disks hold
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use weft_service::api::{
-    Array, Examination, RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, RaidSync,
-    RaidWriteMostly, Result, SyncAction,
+    Array, Examination, RaidAssemble, RaidCreate, RaidGrow, RaidMember, RaidRepair, RaidReplace,
+    RaidSync, RaidWriteMostly, Result, SyncAction,
 };
 
 use super::{Nothing, disk_argument, disk_arguments};
-use crate::args::{RaidCommand, RaidCreateArgs, RaidSyncArgs};
+use crate::args::{RaidCommand, RaidCreateArgs, RaidGrowArgs, RaidSyncArgs};
 use crate::client::Client;
 use crate::render::{Output, SyncProgress, details, tables};
 
@@ -86,6 +86,10 @@ async fn changed(client: &Client, command: RaidCommand) -> Result<Array> {
             };
             client.post(&of(&name, "replace"), &request).await
         }
+        RaidCommand::Grow(args) => {
+            let (name, request) = grow(args)?;
+            client.post(&of(&name, "grow"), &request).await
+        }
         RaidCommand::WriteMostly { name, disk, off } => {
             let request = RaidWriteMostly {
                 disk: disk_argument(&disk)?,
@@ -123,6 +127,20 @@ fn create(args: RaidCreateArgs) -> Result<RaidCreate> {
         assume_clean: args.assume_clean,
         force: args.force,
     })
+}
+
+fn grow(args: RaidGrowArgs) -> Result<(String, RaidGrow)> {
+    let request = RaidGrow {
+        disks: disk_arguments(&args.disks)?,
+        members: args.members,
+        level: args.level,
+        layout: args.layout,
+        chunk_bytes: args.chunk.map(|size| size.0),
+        size: args.size,
+        consistency: args.consistency,
+        force: args.force,
+    };
+    Ok((args.name, request))
 }
 
 fn sync(args: RaidSyncArgs) -> (String, RaidSync) {

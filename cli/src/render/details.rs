@@ -70,12 +70,23 @@ fn after_a_crash(array: &Array) -> Option<&'static str> {
     })
 }
 
+/// Its size, and what that will be.
+fn size(array: &Array) -> String {
+    let now = Size(array.size_bytes);
+    match array.size_afterwards_bytes {
+        Some(afterwards) if afterwards != array.size_bytes => {
+            format!("{now}, {} when the reshape is done", Size(afterwards))
+        }
+        _ => now.to_string(),
+    }
+}
+
 pub(crate) fn array(array: &Array) -> String {
     let mut pairs = vec![
         ("array", array.name.clone()),
         ("uuid", array.uuid.clone()),
         ("level", format!("RAID-{}", array.level)),
-        ("size", Size(array.size_bytes).to_string()),
+        ("size", size(array)),
         ("state", state(array.state).to_owned()),
         ("consistency", array.consistency.clone()),
     ];

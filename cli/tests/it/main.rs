@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // In tests a panic is the message.
 
 mod disks;
+mod growing;
 mod kvm;
 mod labs;
 mod machines;

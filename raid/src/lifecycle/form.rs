@@ -101,8 +101,13 @@ impl Array {
         let mut meta = self.core.meta.lock().await;
         let failed = lane.flush_members().await;
         let told = lane.drop_members(&mut meta, failed).await;
-        let whole = self.core.state().is_whole(&shared.geometry);
-        if told.is_err() || !(whole || form.degraded) {
+        let enough = {
+            let state = self.core.state();
+            let stripes = form.superblock.level == Level::Raid0;
+            let can_be = form.degraded && !(stripes && state.lacks_data(&shared.geometry));
+            can_be || state.is_whole(&shared.geometry)
+        };
+        if told.is_err() || !enough {
             shared.reopen();
             told?;
             let why = format!("array {}: it has lost a member meanwhile", self.name());

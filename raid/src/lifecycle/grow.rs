@@ -96,7 +96,7 @@ impl Array {
             }
             match &way.target {
                 Some(target) => array.begin_reshape(&lane, target, &own).await,
-                None => Ok(()),
+                None => lane.enlist_spares().await,
             }
         })
         .await
@@ -143,7 +143,11 @@ impl Array {
                 ..
             } => self.form_of_policy(lane, *wanted).map(at_once),
             Growth { level: Some(to), .. } if *to != level => {
-                self.check_whole(lane)?;
+                // What lacks nothing but its parity can do without it.
+                match to {
+                    Level::Raid0 => self.check_data(lane)?,
+                    _ => self.check_whole(lane)?,
+                }
                 let spares = self.spares() + joining;
                 let form = self.form_of_level(lane, growth, *to, spares)?;
                 self.way_by_form(lane, growth, form, spares)
@@ -272,12 +276,24 @@ impl Array {
 
     /// Refuses an array that lacks a member, or data.
     pub(super) fn check_whole(&self, lane: &Lane) -> Result<()> {
-        let (whole, bad) = {
+        let whole = self.core.state().is_whole(&lane.shared.geometry);
+        match whole {
+            true => self.check_data(lane),
+            false => self.refuse(
+                ErrorKind::Degraded,
+                "it lacks a member; make it whole first",
+            ),
+        }
+    }
+
+    /// Refuses an array that lacks data.
+    fn check_data(&self, lane: &Lane) -> Result<()> {
+        let (lacks, bad) = {
             let state = self.core.state();
             let bad = state.members.iter().any(|member| !member.bad.is_empty());
-            (state.is_whole(&lane.shared.geometry), bad)
+            (state.lacks_data(&lane.shared.geometry), bad)
         };
-        if !whole {
+        if lacks {
             return self.refuse(
                 ErrorKind::Degraded,
                 "it lacks a member; make it whole first",

@@ -57,6 +57,7 @@ impl Array {
             }
             (Level::Raid4 | Level::Raid5, Level::Raid0) => {
                 self.drop_parity(&mut form, from)?;
+                form.degraded = true;
                 Consistency::Resync
             }
             _ if from == level => return self.invalid(&format!("it is {level} already")),

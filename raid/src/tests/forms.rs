@@ -171,6 +171,10 @@ fn stripes_get_a_parity_and_lose_it_again() {
         held.grow(&level(to)).expect("it can be");
         held.holds("at once");
         assert_eq!(held.array.status().state, ArrayState::Degraded);
+        // Without its parity it lacks nothing that stripes have.
+        held.grow(&level(Level::Raid0)).expect("it can be");
+        held.is_whole(Level::Raid0, 3);
+        held.grow(&level(to)).expect("it can be");
         held.add(3);
         held.rig.sync(&held.array).expect("rebuilt");
         held.is_whole(to, 4);

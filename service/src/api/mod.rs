@@ -14,11 +14,11 @@ pub use error::{Error, ErrorBody, ErrorKind, Result};
 pub use lab::{Action, Change, Event, LabRequest, Plan};
 pub use machine::{Console, Engine, Machine, MachineState, Stop, VmRun};
 pub use network::{DhcpSetting, Lease, NetCreate, NetMode, Network, Port, PortAdd};
-pub use size::{Size, VolumeSize};
+pub use size::{MemberSize, Size, VolumeSize};
 pub use status::{Advice, Health, Status};
 pub use storage::{
     Array, ArrayState, Disk, DiskCreate, DiskList, DiskUse, Examination, Export, ExportAdd, Group,
     LvCreate, Member, MemberRole, MemberState, Mismatch, PhysicalVolume, RaidAssemble, RaidCreate,
-    RaidMember, RaidRepair, RaidReplace, RaidSync, RaidWriteMostly, Rename, Resize, Scrub, Segment,
-    Stripe, Sync, SyncAction, VgCreate, VgImport, Volume, VolumeKind,
+    RaidGrow, RaidMember, RaidRepair, RaidReplace, RaidSync, RaidWriteMostly, Rename, Resize,
+    Scrub, Segment, Stripe, Sync, SyncAction, VgCreate, VgImport, Volume, VolumeKind,
 };

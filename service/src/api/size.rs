@@ -117,6 +117,50 @@ impl TryFrom<String> for VolumeSize {
     }
 }
 
+/// How much of each member an array uses: all that the smallest has, or so many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum MemberSize {
+    /// All.
+    Max,
+    /// So many.
+    Bytes(u64),
+}
+
+impl FromStr for MemberSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "max" => Ok(Self::Max),
+            text => text.parse().map(|Size(bytes)| Self::Bytes(bytes)),
+        }
+    }
+}
+
+impl fmt::Display for MemberSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Max => write!(f, "max"),
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
+impl From<MemberSize> for String {
+    fn from(size: MemberSize) -> Self {
+        size.to_string()
+    }
+}
+
+impl TryFrom<String> for MemberSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +199,9 @@ mod tests {
             let size: VolumeSize = text.parse().unwrap();
             assert_eq!(size.to_string(), text);
         }
+        assert_eq!("max".parse(), Ok(MemberSize::Max));
+        assert_eq!("1G".parse(), Ok(MemberSize::Bytes(1 << 30)));
+        assert!("all".parse::<MemberSize>().is_err());
         assert!("101%FREE".parse::<VolumeSize>().is_err());
         assert!("+x".parse::<VolumeSize>().is_err());
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::VolumeSize;
+use super::{MemberSize, VolumeSize};
 
 /// A file or device, or anything that serves as a disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +186,7 @@ pub struct Array {
     pub name: String,
     /// md's set UUID, in the 8-4-4-4-12 form.
     pub uuid: String,
-    /// 0, 1 or 5.
+    /// 0, 1, 4, 5, 6 or 10.
     pub level: u32,
     /// md's name of the layout, such as `left-symmetric`; nothing where a level has none.
     pub layout: Option<String>,
@@ -194,6 +194,10 @@ pub struct Array {
     pub chunk_bytes: u64,
     /// Bytes that it serves.
     pub size_bytes: u64,
+    /// Bytes that it will serve when the change of shape that is under way is done. Layout, chunk and members are told as
+    /// they will be then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_afterwards_bytes: Option<u64>,
     /// How it is.
     pub state: ArrayState,
     /// What makes the members agree after a crash: `journal`, `ppl`, `bitmap`, `resync` or `none`.
@@ -303,6 +307,29 @@ pub struct RaidReplace {
     /// The DISK.
     pub disk: String,
     /// Overwrite what carries a signature.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What an array is to become; what is not said stays as it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RaidGrow {
+    /// DISKs that join it before, or after where it cannot have them before.
+    #[serde(default)]
+    pub disks: Vec<String>,
+    /// Members; the disks that join on top of those that it has where nothing is said.
+    pub members: Option<u32>,
+    /// The RAID level.
+    pub level: Option<u32>,
+    /// md's name of the layout.
+    pub layout: Option<String>,
+    /// Bytes of a chunk.
+    pub chunk_bytes: Option<u64>,
+    /// How much of each member is used: `max`, or bytes.
+    pub size: Option<MemberSize>,
+    /// `ppl`, `bitmap` or `resync`.
+    pub consistency: Option<String>,
+    /// Overwrite what the disks carry.
     #[serde(default)]
     pub force: bool,
 }

@@ -222,6 +222,7 @@ mod tests {
             layout: None,
             chunk_bytes: 0,
             size_bytes: 0,
+            size_afterwards_bytes: None,
             state,
             consistency: "bitmap".into(),
             members: vec![

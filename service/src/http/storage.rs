@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use super::{Answer, Body};
 use crate::api::{
     Array, Disk, DiskCreate, DiskList, Examination, Export, ExportAdd, Group, LvCreate,
-    RaidAssemble, RaidCreate, RaidMember, RaidRepair, RaidReplace, RaidSync, RaidWriteMostly,
-    Rename, Resize, VgCreate, VgImport, Volume,
+    RaidAssemble, RaidCreate, RaidGrow, RaidMember, RaidRepair, RaidReplace, RaidSync,
+    RaidWriteMostly, Rename, Resize, VgCreate, VgImport, Volume,
 };
 use crate::daemon::Daemon;
 
@@ -30,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/raid/{name}/remove", post(raid_remove))
         .route("/v1/raid/{name}/add", post(raid_add))
         .route("/v1/raid/{name}/replace", post(raid_replace))
+        .route("/v1/raid/{name}/grow", post(raid_grow))
         .route("/v1/raid/{name}/write-mostly", post(raid_write_mostly))
         .route("/v1/raid/{name}/check", post(raid_check))
         .route("/v1/raid/{name}/sync", post(raid_sync))
@@ -134,6 +135,14 @@ async fn raid_replace(
     Ok(Json(
         storage.replace_member(&name, &old, &disk, force).await?,
     ))
+}
+
+async fn raid_grow(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    Body(request): Body<RaidGrow>,
+) -> Answer<Array> {
+    Ok(Json(daemon.storage.grow_array(&name, &request).await?))
 }
 
 async fn raid_write_mostly(

@@ -458,31 +458,17 @@ fn options(request: &RaidCreate) -> Result<CreateOptions> {
     crate::attach::check_name("array", name)?;
     let invalid =
         |what: String| Error::new(ErrorKind::Invalid, name, format!("array {name}: {what}"));
-    let level = match request.level {
-        0 => Level::Raid0,
-        1 => Level::Raid1,
-        4 => Level::Raid4,
-        5 => Level::Raid5,
-        6 => Level::Raid6,
-        10 => Level::Raid10,
-        other => {
-            return Err(invalid(format!(
-                "there is no RAID-{other}; use 0, 1, 4, 5, 6 or 10"
-            )));
-        }
-    };
-    let unknown = |layout: &str| invalid(format!("{level} has no layout named {layout:?}"));
+    let level = level(name, request.level)?;
     let (mut layout, mut copies) = (None, None);
     match (&request.layout, level) {
         (None, _) => {}
         (Some(name), Level::Raid10) => {
             let found = CopiesLayout::from_name(name);
-            copies = Some(found.ok_or_else(|| unknown(name))?);
+            copies = Some(
+                found.ok_or_else(|| invalid(format!("{level} has no layout named {name:?}")))?,
+            );
         }
-        (Some(name), _) => {
-            let found = ParityLayout::from_name(level, name);
-            layout = Some(found.ok_or_else(|| unknown(name))?);
-        }
+        (Some(layout_name), _) => layout = Some(parity_layout(name, level, layout_name)?),
     }
     let consistency = consistency(request, level)?;
     let members = request.disks.len() + request.spares.len() + request.journal.iter().len();
@@ -499,6 +485,32 @@ fn options(request: &RaidCreate) -> Result<CreateOptions> {
     Ok(options)
 }
 
+/// The level of a number.
+pub(super) fn level(array: &str, number: u32) -> Result<Level> {
+    let known = [0, 1, 4, 5, 6, 10].contains(&number);
+    let level = i32::try_from(number).ok().and_then(Level::from_number);
+    level.filter(|_| known).ok_or_else(|| {
+        let why = format!("array {array}: there is no RAID-{number}; use 0, 1, 4, 5, 6 or 10");
+        Error::new(ErrorKind::Invalid, array, why)
+    })
+}
+
+/// The layout of a level with parity that md calls so.
+pub(super) fn parity_layout(array: &str, level: Level, name: &str) -> Result<ParityLayout> {
+    ParityLayout::from_name(level, name).ok_or_else(|| {
+        let why = format!("array {array}: {level} has no layout named {name:?}");
+        Error::new(ErrorKind::Invalid, array, why)
+    })
+}
+
+/// What is to make the members agree after a crash, by md's name.
+pub(super) fn policy(array: &str, asked: &str) -> Result<Consistency> {
+    Consistency::from_name(asked).ok_or_else(|| {
+        let why = format!("there is no consistency {asked:?}; use ppl, bitmap, journal or resync");
+        Error::new(ErrorKind::Invalid, array, why)
+    })
+}
+
 /// What is to make the members agree after a crash.
 fn consistency(request: &RaidCreate, level: Level) -> Result<Consistency> {
     let name = &request.name;
@@ -506,11 +518,7 @@ fn consistency(request: &RaidCreate, level: Level) -> Result<Consistency> {
     let asked = match request.consistency.as_deref() {
         None if request.journal.is_some() => return Ok(Consistency::Journal),
         None => return Ok(Consistency::default_of(level)),
-        Some(asked) => Consistency::from_name(asked).ok_or_else(|| {
-            invalid(format!(
-                "there is no consistency {asked:?}; use ppl, bitmap, journal or resync"
-            ))
-        })?,
+        Some(asked) => policy(name, asked)?,
     };
     match (asked, &request.journal) {
         (Consistency::Journal, None) => Err(invalid(format!(

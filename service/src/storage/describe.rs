@@ -28,6 +28,7 @@ pub(super) fn array(
         layout: Some(status.layout.clone()).filter(|layout| !layout.is_empty()),
         chunk_bytes: status.chunk_bytes,
         size_bytes: status.size_bytes,
+        size_afterwards_bytes: status.size_afterwards,
         state: match status.state {
             raid::ArrayState::Clean => ArrayState::Clean,
             raid::ArrayState::Active => ArrayState::Active,

@@ -9,6 +9,7 @@ mod describe;
 pub mod disks;
 pub mod exports;
 mod groups;
+mod grow;
 mod members;
 mod pace;
 mod rebuild;
