@@ -76,8 +76,6 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// The bitmap's image in bytes, to know what space is unused.
     bitmap_bytes: u64,
-    /// Bytes that its data lies behind the place that the superblocks name, while its shape is coming.
-    shift: i64,
     /// The shape that goes, while this one is coming.
     pub(crate) moving: Option<Moving>,
 }
@@ -111,7 +109,6 @@ impl Shared {
             journal,
             closed: AtomicBool::new(false),
             bitmap_bytes,
-            shift: 0,
             moving: None,
         }
     }
@@ -127,7 +124,6 @@ impl Shared {
         );
         // What is more than before is there when everything has been moved.
         shared.info.size = before.info.size.min(shared.info.size);
-        shared.shift = change.moves.shift();
         shared.closed = AtomicBool::new(true);
         shared.moving = Some(Moving::new(Arc::new(before), change));
         shared
@@ -135,7 +131,10 @@ impl Shared {
 
     /// First byte of a member's data on its device.
     pub(crate) fn base(&self, member: &Member) -> u64 {
-        member.base().saturating_add_signed(self.shift)
+        match &self.moving {
+            Some(_) => member.base().saturating_add_signed(member.shift()),
+            None => member.base(),
+        }
     }
 
     /// Takes no requests from now on.

@@ -176,7 +176,11 @@ fn start(
     let lost = chosen
         .iter()
         .any(|(_, examined, _)| !examined.bad_blocks.is_empty());
-    let change = select::shapes::change(&name, &freshest, lost)?;
+    let slotted = chosen
+        .iter()
+        .filter(|(_, _, verdict)| verdict.slot().is_some());
+    let shifts = slotted.map(|(_, examined, _)| examined.superblock.shift() * SECTOR as i64);
+    let change = select::shapes::change(&name, &freshest, shifts, lost)?;
     let geometry = match &change {
         Some(change) => change.before.clone(),
         None => Geometry::of(&freshest, &sizes)

@@ -22,7 +22,7 @@ use crate::superblock::{Features, Superblock};
 pub(crate) struct Moves {
     before: ParityRows,
     after: ParityRows,
-    /// Bytes that the new data starts behind the old, on every member.
+    /// Bytes that the new data starts behind the old: on every member, or where it is least aside.
     shift: i64,
     backwards: bool,
 }
@@ -55,6 +55,19 @@ impl Moves {
     /// Bytes that the new data starts behind the old, on every member.
     pub(crate) fn shift(&self) -> i64 {
         self.shift
+    }
+
+    /// As many bytes as `shifts` says of the members: md may have moved them differently far, and what is least aside
+    /// counts.
+    pub(crate) fn over(self, shifts: impl Iterator<Item = i64>) -> Self {
+        let least = match self.backwards {
+            true => shifts.min(),
+            false => shifts.max(),
+        };
+        Self {
+            shift: least.unwrap_or(self.shift),
+            ..self
+        }
     }
 
     /// Bytes of the larger chunk: what the shift is a multiple of.

@@ -125,6 +125,11 @@ impl Member {
     pub(crate) fn base(&self) -> u64 {
         self.superblock.data_offset * SECTOR
     }
+
+    /// Bytes that the data of the coming shape starts behind it, where md may have chosen otherwise for others.
+    pub(crate) fn shift(&self) -> i64 {
+        self.superblock.shift() * SECTOR as i64
+    }
 }
 
 /// Whether the array takes requests.

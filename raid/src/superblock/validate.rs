@@ -15,7 +15,8 @@ const MOST_SECTORS: u64 = 1 << 54;
 const MOST_BBLOG: u16 = 8;
 
 impl Superblock {
-    pub(super) fn validate(&self, device_sectors: u64) -> Result<(), SuperblockError> {
+    /// Whether its values can be, on a device of so many sectors.
+    pub(crate) fn validate(&self, device_sectors: u64) -> Result<(), SuperblockError> {
         self.validate_shape()?;
         self.validate_roles()?;
         self.validate_reshape()?;

@@ -9,7 +9,7 @@ use weft_sim::{Executor, Faults, Faulty, MemoryDevice};
 
 use crate::level::{CopiesLayout, Level, ParityLayout};
 use crate::parity::{field, scalar};
-use crate::superblock::Timestamp;
+use crate::superblock::{SUPER_BYTE, SUPER_BYTES, Superblock, Timestamp};
 use crate::{
     Array, AssembleOptions, Consistency, CreateOptions, MemberDevice, MemberState, Status,
     assemble, create, geometry,
@@ -177,6 +177,12 @@ impl Rig {
         let completion = self.run(queue.submit(Request::read(offset, IoVec::zeroed(len))));
         completion.result?;
         Ok(completion.buffer.into_buffer().to_vec())
+    }
+
+    /// What disk `index` says.
+    pub(crate) fn superblock(&self, index: usize) -> Superblock {
+        let bytes = self.disks[index].peek(SUPER_BYTE, SUPER_BYTES);
+        Superblock::parse(&bytes, self.disks[index].info().size / SECTOR).expect("a superblock")
     }
 
     /// The bytes at the start of the data of member `index`.

@@ -9,7 +9,7 @@ use super::harness::*;
 use crate::fields::array;
 use crate::journal::{BLOCK_BYTES, MetaBlock, Payload, Seed};
 use crate::level::Level;
-use crate::superblock::{Role, SUPER_BYTE, Superblock};
+use crate::superblock::Role;
 use crate::{Array, ArrayState, Consistency, CreateOptions, MemberRole, MemberState, SyncAction};
 
 /// Bytes of the journal's disk.
@@ -37,14 +37,9 @@ fn with_journal() -> Vec<Shape> {
     shapes().into_iter().filter(has_parity).collect()
 }
 
-fn superblock(rig: &Rig, disk: usize) -> Superblock {
-    let bytes = rig.disks[disk].peek(SUPER_BYTE, 4096);
-    Superblock::parse(&bytes, 2 * MIB / 512).expect("a superblock")
-}
-
 /// The meta blocks from where the log begins on, by the superblock of disk `disk`.
 fn log(rig: &Rig, disk: usize) -> Vec<MetaBlock> {
-    let own = superblock(rig, disk);
+    let own = rig.superblock(disk);
     let seed = Seed::of(&own.set_uuid);
     let mut found: Vec<MetaBlock> = Vec::new();
     let mut at = own.recovery_offset;
@@ -112,7 +107,7 @@ fn a_change_is_in_the_journal_whole() {
         metas.len() == 1 && metas[0].payloads.is_empty(),
         "{metas:?}"
     );
-    assert_eq!(superblock(&rig, 5).role(), Role::Journal);
+    assert_eq!(rig.superblock(5).role(), Role::Journal);
 }
 
 #[test]
@@ -374,7 +369,7 @@ fn what_lies_behind_a_torn_batch_is_never_taken_for_what_comes_next() {
         metas.iter().map(MetaBlock::blocks).collect::<Vec<_>>(),
         [1, 3, 3, 3]
     );
-    let torn = (superblock(&rig, 4).data_offset + metas[1].position + 8) * 512;
+    let torn = (rig.superblock(4).data_offset + metas[1].position + 8) * 512;
     rig.disks[4].poke(torn, &[0xee; 512]);
     let array = rig.assemble(&[0, 1, 2, 3, 4]).expect("it starts");
     // A beginning and this take as much as the first two.
@@ -387,7 +382,7 @@ fn what_lies_behind_a_torn_batch_is_never_taken_for_what_comes_next() {
 
 /// A block of data that is in the journal alone, as md's write-back mode leaves it: puts it at the end of the log.
 fn cached(rig: &Rig, disk: usize, sector: u64, data: &[u8]) {
-    let own = superblock(rig, disk);
+    let own = rig.superblock(disk);
     let seed = Seed::of(&own.set_uuid);
     let metas = log(rig, disk);
     let last = metas.last().expect("it begins somewhere");
@@ -479,7 +474,7 @@ fn a_strange_log_is_compared_with_the_members() {
 fn a_journal_that_cannot_be_read_is_told_of() {
     let (rig, array) = made(shape(Level::Raid5, 4));
     rig.write(&array, 0, &pattern(8192, 1)).expect("written");
-    let own = superblock(&rig, 4);
+    let own = rig.superblock(4);
     rig.disks[4].poke((own.data_offset + own.recovery_offset) * 512, &[0; 4096]);
     let refused = rig.assemble(&[0, 1, 2, 4]).err().expect("degraded");
     assert!(refused.sentence().contains("its journal cannot be read"));

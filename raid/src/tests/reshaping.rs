@@ -4,6 +4,7 @@ use weft_block::{BlockDevice, ErrorKind, IoVec, Request};
 
 use super::harness::*;
 use crate::level::{Level, ParityLayout};
+use crate::superblock::SUPER_BYTE;
 use crate::{Array, ArrayState, Consistency, Growth, SyncAction};
 
 /// What is to become of an array.
@@ -154,6 +155,40 @@ fn a_change_goes_on_after_a_stop_and_after_a_member_has_gone() {
         rig.sync(&array).expect("synced");
         assert!(rig.is_consistent(&array, &all), "{:?}", change.shape);
     }
+}
+
+/// mdadm moves the data of each member as its room and alignment suggest.
+#[test]
+fn members_may_have_moved_differently_far() {
+    let change = Change {
+        shape: shape(Level::Raid5, 3),
+        growth: Growth {
+            chunk: Some(8 << 10),
+            ..Growth::default()
+        },
+    };
+    let (rig, array, data) = rig(&change, 5, Consistency::Resync);
+    grow(&rig, &array, &change.growth).expect("it begins");
+    rig.stop(&array);
+    for (index, sectors) in [(0, -96), (2, -64)] {
+        let mut superblock = rig.superblock(index);
+        superblock.reshape.new_offset = sectors;
+        rig.disks[index].poke(SUPER_BYTE, &superblock.to_bytes(512));
+    }
+    let array = rig.assemble(&[0, 1, 2]).expect("it starts");
+    let syncer = array.syncer(&rig.executor.spawner()).expect("a syncer");
+    for step in 0.. {
+        assert!(step < 1000, "it never ends");
+        let progress = rig.run(syncer.step(64 << 10)).expect("a step");
+        assert_eq!(rig.read(&array, 0, data.len()).expect("read"), data);
+        if progress.is_idle() {
+            break;
+        }
+    }
+    assert!(rig.is_consistent(&array, &[0, 1, 2]));
+    rig.stop(&array);
+    let array = rig.assemble(&[0, 1, 2]).expect("it starts");
+    assert_eq!(rig.read(&array, 0, data.len()).expect("read"), data);
 }
 
 /// A bitmap that remembers what a member has missed counts in a shape that the member knows nothing of.

@@ -37,7 +37,8 @@ pub(super) fn agree(name: &str, freshest: &Superblock, good: &mut [Found]) -> Re
             (false, false) if own.events < freshest.events => adopt(own, freshest),
             _ => {}
         }
-        if !same(freshest, own) {
+        let sectors = member.device.info().size / SECTOR;
+        if !same(freshest, own) || own.validate(sectors).is_err() {
             let path = &member.path;
             let why = format!(
                 "array {name} cannot start: {path} and the others disagree about its shape"
@@ -72,10 +73,12 @@ pub(super) fn is_coming(freshest: &Superblock, slot: u16) -> bool {
     })
 }
 
-/// The change of shape that a superblock tells of, if the members can go on with it.
+/// The change of shape that a superblock tells of, if the members can go on with it: `shifts` is how many bytes the data
+/// of each is moved, `lost` whether blocks of any are marked as lost.
 pub(in crate::assemble) fn change(
     name: &str,
     freshest: &Superblock,
+    shifts: impl Iterator<Item = i64>,
     lost: bool,
 ) -> Result<Option<Change>> {
     let cannot = |error: Error| error.in_context(format!("array {name} cannot start"));
@@ -91,5 +94,8 @@ pub(in crate::assemble) fn change(
         );
         return Err(Error::new(ErrorKind::Unsupported, why));
     }
-    Ok(Some(change))
+    Ok(Some(Change {
+        moves: change.moves.over(shifts),
+        ..change
+    }))
 }
