@@ -173,14 +173,7 @@ fn start(
             sizes[slot as usize] = examined.superblock.used() * SECTOR;
         }
     }
-    let lost = chosen
-        .iter()
-        .any(|(_, examined, _)| !examined.bad_blocks.is_empty());
-    let slotted = chosen
-        .iter()
-        .filter(|(_, _, verdict)| verdict.slot().is_some());
-    let shifts = slotted.map(|(_, examined, _)| examined.superblock.shift() * SECTOR as i64);
-    let change = select::shapes::change(&name, &freshest, shifts, lost)?;
+    let change = select::shapes::change(&name, &freshest, &chosen)?;
     let geometry = match &change {
         Some(change) => change.before.clone(),
         None => Geometry::of(&freshest, &sizes)

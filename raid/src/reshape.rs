@@ -217,6 +217,9 @@ impl Change {
             ..superblock.clone()
         };
         let (before, after) = (Geometry::of(&old, &[])?, Geometry::of(&new, &[])?);
+        if before.member_size() != after.member_size() {
+            return refuse("its members' data is no multiple of both chunks");
+        }
         let backwards =
             change.delta_disks < 0 || superblock.features.has(Features::RESHAPE_BACKWARDS);
         let shift = superblock.shift() * SECTOR as i64;
@@ -225,7 +228,7 @@ impl Change {
         };
         let position = change.position.saturating_mul(SECTOR);
         if !moves.is_position(position) {
-            return refuse("its position is not between two rows");
+            return refuse("its position is not between two rows of the array");
         }
         Ok(Some(Self {
             before,

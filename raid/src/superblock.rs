@@ -393,4 +393,4 @@ fn malformed<T>(why: String) -> Result<T, SuperblockError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::level::{Level, ParityLayout};
+use crate::superblock::tests::reshaping;
 
 /// Bytes that a cell of a member stands for.
 const CELL: u64 = 4096;
@@ -129,4 +130,86 @@ fn without_a_shift_the_first_step_has_no_room() {
         None,
         "it becomes smaller"
     );
+}
+
+#[test]
+fn only_a_change_that_can_be_gone_on_with_is_one() {
+    let change = Change::of(&reshaping()).expect("it is one");
+    let change = change.expect("it is under way");
+    assert_eq!(change.before.members(), 2);
+    assert_eq!(change.moves.done(change.position), 7 * 2 * (64 << 10));
+    let end = change.moves.last() / SECTOR;
+    let refused = |change: &dyn Fn(&mut Superblock)| {
+        let mut superblock = reshaping();
+        change(&mut superblock);
+        Change::of(&superblock).expect_err("it was refused")
+    };
+    let rows = "only rows with parity";
+    let position = "its position is not between two rows";
+    type Hostile<'a> = (&'a dyn Fn(&mut Superblock), &'a str);
+    let cases: [Hostile; 14] = [
+        (&|sb| sb.level = Level::Raid0, rows),
+        (&|sb| sb.level = Level::Raid1, rows),
+        (&|sb| sb.level = Level::Raid10, rows),
+        (&|sb| sb.reshape.new_level = 6, rows),
+        (&|sb| sb.reshape.new_level = -7, rows),
+        (
+            &|sb| sb.reshape.delta_disks = -1,
+            "the array becomes smaller",
+        ),
+        (&|sb| sb.reshape.delta_disks = 2, "RAID-5 of 1 members"),
+        (&|sb| sb.reshape.new_layout = 77, "layout 77 of RAID-5"),
+        (&|sb| sb.layout = 77, "layout 77 of RAID-5"),
+        (&|sb| sb.reshape.new_chunk = 1 << 27, "in chunks of"),
+        (&|sb| sb.reshape.new_chunk = 1 << 11, "no multiple of both"),
+        (&|sb| sb.reshape.position += 1, position),
+        (&|sb| sb.reshape.position = end + 128 * 2, position),
+        (&|sb| sb.reshape.position = u64::MAX, position),
+    ];
+    assert_eq!(end % (128 * 2), 0);
+    for (number, (change, why)) in cases.into_iter().enumerate() {
+        let sentence = refused(change).sentence();
+        assert!(sentence.contains(why), "{number}: {sentence}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_change_is_answered(
+        (levels, chunks, layouts) in (0_usize..3, (3_u32..31, 3_u32..31), (0_u32..21, 0_u32..21)),
+        (members, delta) in (0_u32..1921, any::<i32>()),
+        small in any::<bool>(),
+        (position, offset, size) in (any::<u64>(), any::<i32>(), 0_u64..1 << 54),
+        backwards in any::<bool>(),
+    ) {
+        let mut superblock = reshaping();
+        superblock.level = [Level::Raid4, Level::Raid5, Level::Raid6][levels];
+        superblock.raid_disks = members;
+        superblock.size = size;
+        (superblock.chunk, superblock.layout) = (1 << chunks.0, layouts.0);
+        if backwards {
+            superblock.features = superblock.features.with(Features::RESHAPE_BACKWARDS);
+        }
+        superblock.reshape = crate::superblock::Reshape {
+            new_level: superblock.level.number(),
+            position,
+            delta_disks: if small { delta % 4 } else { delta },
+            new_layout: layouts.1,
+            new_chunk: 1 << chunks.1,
+            new_offset: offset,
+        };
+        let Ok(Some(first)) = Change::of(&superblock) else {
+            // Only where it is at may be wrong then.
+            superblock.reshape.position = 0;
+            let Ok(Some(change)) = Change::of(&superblock) else { return Ok(()) };
+            let at = change.moves.first();
+            prop_assert!(change.moves.is_position(at));
+            if let Some(step) = change.moves.step(at, 4 << 20) {
+                prop_assert!(step.start < step.end && step.end <= change.moves.new_size());
+                prop_assert!(step.start == at || step.end == at);
+            }
+            return Ok(());
+        };
+        prop_assert!(first.moves.is_position(first.position));
+    }
 }

@@ -164,6 +164,79 @@ fn a_journal_holds_no_data_and_is_not_for_every_level() {
     }
 }
 
+/// A superblock of three members that were two, and whose data goes to sector 128.
+pub(crate) fn reshaping() -> Superblock {
+    let mut superblock = sample();
+    let change = Features::RESHAPE.with(Features::NEW_OFFSET);
+    superblock.features = superblock.features.with(change);
+    superblock.reshape = Reshape {
+        new_level: 5,
+        position: 128 * 2 * 7,
+        delta_disks: 1,
+        new_layout: 2,
+        new_chunk: 128,
+        new_offset: -1920,
+    };
+    superblock
+}
+
+#[test]
+fn a_change_of_shape_that_cannot_be_is_refused() {
+    let parsed = |change: &dyn Fn(&mut Superblock)| {
+        let mut superblock = reshaping();
+        change(&mut superblock);
+        Superblock::parse(&superblock.to_bytes(512), DEVICE)
+    };
+    let backwards = |sb: &mut Superblock, sectors: i32| {
+        sb.features = sb.features.with(Features::RESHAPE_BACKWARDS);
+        (sb.reshape.delta_disks, sb.reshape.new_offset) = (0, sectors);
+    };
+    let sound = parsed(&|_| {}).expect("it is sound");
+    assert_eq!((sound.shift(), sound.data_start()), (-1920, 128));
+    let behind = parsed(&|sb| backwards(sb, 1024)).expect("there is so much room");
+    assert_eq!((behind.shift(), behind.data_start()), (1024, 2048));
+    let hostile: [&dyn Fn(&mut Superblock); 24] = [
+        // Over the bad-block log, the bitmap, the superblock, and before the start of the device.
+        &|sb| sb.reshape.new_offset = 31 - 2048,
+        &|sb| sb.reshape.new_offset = 16 - 2048,
+        &|sb| sb.reshape.new_offset = 8 - 2048,
+        &|sb| sb.reshape.new_offset = -2048,
+        &|sb| sb.reshape.new_offset = -2049,
+        &|sb| sb.reshape.new_offset = i32::MIN,
+        // Over the end of the device.
+        &|sb| backwards(sb, 1025),
+        &|sb| backwards(sb, i32::MAX),
+        // The wrong way round.
+        &|sb| sb.reshape.new_offset = 128,
+        &|sb| sb.features = sb.features.with(Features::RESHAPE_BACKWARDS),
+        &|sb| backwards(sb, -128),
+        &|sb| (sb.reshape.delta_disks, sb.reshape.new_offset) = (0, 128),
+        &|sb| sb.reshape.delta_disks = -1,
+        &|sb| sb.reshape.delta_disks = 3,
+        &|sb| sb.reshape.delta_disks = i32::MAX,
+        &|sb| sb.reshape.delta_disks = i32::MIN,
+        &|sb| sb.reshape.delta_disks = -1918,
+        &|sb| sb.reshape.new_chunk = 0,
+        &|sb| sb.reshape.new_chunk = 4,
+        &|sb| sb.reshape.new_chunk = 100,
+        &|sb| sb.reshape.new_chunk = 1 << 29,
+        &|sb| sb.reshape.new_chunk = u32::MAX,
+        &|sb| {
+            let features = sb.features.without(Features::BITMAP);
+            sb.features = features.with(Features::JOURNAL);
+        },
+        &|sb| {
+            sb.features = sb.features.without(Features::BITMAP).with(Features::PPL);
+            (sb.bitmap_offset, sb.bblog_size) = (ppl(8, 64), 0);
+        },
+    ];
+    for (number, change) in hostile.into_iter().enumerate() {
+        let refused = parsed(change).expect_err("it was refused");
+        let malformed = matches!(refused, SuperblockError::Malformed(_));
+        assert!(malformed, "{number}: {refused}");
+    }
+}
+
 #[test]
 fn features_are_named() {
     let features = Features::CLUSTERED.with(Features::BITMAP);

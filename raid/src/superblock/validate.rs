@@ -74,6 +74,21 @@ impl Superblock {
             let chunk = change.new_chunk;
             return malformed(format!("a change of shape to a chunk of {chunk} sectors"));
         }
+        if self.features.has(Features::JOURNAL) || self.features.has_ppl() {
+            return malformed("a change of shape beside a journal or a log of parities".into());
+        }
+        let flagged = self.features.has(Features::RESHAPE_BACKWARDS);
+        if flagged && change.delta_disks > 0 {
+            return malformed("a change of shape to more members that runs backwards".into());
+        }
+        // What is moved first must be what makes room for the rest, and md lets nobody say otherwise.
+        let (shift, backwards) = (self.shift(), flagged || change.delta_disks < 0);
+        if shift != 0 && backwards != (shift > 0) {
+            let way = if backwards { "last" } else { "first" };
+            return malformed(format!(
+                "a change of shape that moves the data by {shift} sectors and begins with the {way} of it"
+            ));
+        }
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 
 use weft_block::{Error, ErrorKind, Result, SECTOR};
 
-use super::Found;
+use super::{Found, Verdict};
+use crate::create::MemberDevice;
+use crate::examine::Examined;
 use crate::lifecycle::{adopt, finish_superblock, same_form};
 use crate::reshape::Change;
 use crate::superblock::{Features, Superblock};
@@ -73,20 +75,19 @@ pub(super) fn is_coming(freshest: &Superblock, slot: u16) -> bool {
     })
 }
 
-/// The change of shape that a superblock tells of, if the members can go on with it: `shifts` is how many bytes the data
-/// of each is moved, `lost` whether blocks of any are marked as lost.
+/// The change of shape that a superblock tells of, if the members can go on with it.
 pub(in crate::assemble) fn change(
     name: &str,
     freshest: &Superblock,
-    shifts: impl Iterator<Item = i64>,
-    lost: bool,
+    chosen: &[(MemberDevice, Examined, Verdict)],
 ) -> Result<Option<Change>> {
     let cannot = |error: Error| error.in_context(format!("array {name} cannot start"));
     let change = Change::of(freshest).map_err(cannot)?;
     let Some(change) = change else {
         return Ok(None);
     };
-    if lost {
+    let mut all = chosen.iter();
+    if all.any(|(_, examined, _)| !examined.bad_blocks.is_empty()) {
         let why = format!(
             "array {name} cannot start: blocks are marked as lost while its shape is being changed at byte {}; Linux can \
              go on with it",
@@ -94,6 +95,10 @@ pub(in crate::assemble) fn change(
         );
         return Err(Error::new(ErrorKind::Unsupported, why));
     }
+    let slotted = chosen
+        .iter()
+        .filter(|(_, _, verdict)| verdict.slot().is_some());
+    let shifts = slotted.map(|(_, examined, _)| examined.superblock.shift() * SECTOR as i64);
     Ok(Some(Change {
         moves: change.moves.over(shifts),
         ..change
