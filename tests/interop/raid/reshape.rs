@@ -148,12 +148,15 @@ pub(crate) fn theirs(folder: &Path) -> Vec<Change> {
     let new = |level, members, left| Change::new(folder, level, members, left);
     vec![
         new(Level::Raid5, [3, 4], Left::Stopped),
-        new(Level::Raid5, [4, 4], Left::Degraded).chunk(32 << 10),
+        new(Level::Raid5, [3, 3], Left::Degraded).chunk(32 << 10),
         new(Level::Raid6, [4, 5], Left::Stopped),
         new(Level::Raid5, [3, 3], Left::Begun).layout(ParityLayout::RightAsymmetric),
+        new(Level::Raid5, [3, 3], Left::Crashed)
+            .chunk(16 << 10)
+            .backwards(),
         new(Level::Raid4, [3, 4], Left::Crashed),
         // All of it is ours.
-        new(Level::Raid6, [4, 5], Left::Done)
+        new(Level::Raid5, [3, 4], Left::Done)
             .chunk(16 << 10)
             .layout(ParityLayout::RightAsymmetric),
     ]
@@ -331,8 +334,12 @@ fn theirs_begun(changes: &[Change]) -> Result<String> {
     for (number, (change, disks)) in changes.filter(|(_, (change, _))| change.left != Left::Done) {
         let (md, name) = (format!("md{number}"), &change.case.name);
         let (members, joining) = disks.split_at(change.before);
+        let room = match change.backwards {
+            true => "--data-offset=64K --size=3M",
+            false => "",
+        };
         lines.push(format!(
-            "yes | mdadm --create /dev/{md} --name={name} {} {}; settled {md}",
+            "yes | mdadm --create /dev/{md} --name={name} {room} {} {}; settled {md}",
             change.first().mdadm(),
             members.join(" ")
         ));
@@ -350,6 +357,10 @@ fn theirs_begun(changes: &[Change]) -> Result<String> {
             lines.push(format!("mdadm /dev/{md} --fail {}", disks[FAILED]));
         }
         if change.left == Left::Crashed {
+            // It goes on, slowly, until the guest is killed.
+            let speed = format!("/sys/block/{md}/md/sync_speed");
+            lines.push(format!("echo 10 >{speed}_min; echo 200 >{speed}_max"));
+            lines.push(format!("echo max >/sys/block/{md}/md/sync_max"));
             lines.push(format!("echo 10000 >/sys/block/{md}/md/safe_mode_delay"));
         }
         for (letter, seek) in ('a'..).zip([1, 500, 1200]) {
