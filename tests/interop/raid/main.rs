@@ -1,6 +1,7 @@
 //! Arrays, both ways between weft and Linux: mdadm on plain files, and the kernel's md in the Linux guest.
 
 mod crash;
+mod forms;
 mod guest;
 mod hole;
 mod journal;
@@ -200,6 +201,14 @@ fn a_change_of_shape_that_the_kernel_began_is_finished_by_us() -> Result<()> {
     require!("qemu-system-x86_64", "mdadm");
     let folder = temp_dir();
     reshape::theirs_first(&reshape::theirs(folder.path()))
+}
+
+#[test]
+fn another_level_policy_or_size_is_taken_over_by_the_other_side() -> Result<()> {
+    require!("qemu-system-x86_64", "mdadm");
+    let (ours, theirs) = (temp_dir(), temp_dir());
+    forms::ours_first(&forms::ours(ours.path()))?;
+    forms::theirs_first(theirs.path())
 }
 
 #[test]
