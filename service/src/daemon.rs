@@ -81,7 +81,10 @@ impl Daemon {
             });
             daemon.restore().await;
             let keeper = daemon.clone();
-            let keeping = tokio::spawn(async move { keeper.storage.take_back_members().await });
+            let keeping = tokio::spawn(async move {
+                let storage = &keeper.storage;
+                tokio::join!(storage.take_back_members(), storage.remember_scrubs());
+            });
             let served = daemon.clone().serve(&paths.socket).await;
             keeping.abort();
             served?;

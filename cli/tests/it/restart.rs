@@ -163,3 +163,40 @@ fn an_answer_that_nobody_reads_ends_the_program_quietly() {
     assert!(status.stderr.is_empty());
     assert_eq!(weft.daemon_pid(), daemon);
 }
+
+/// Bytes that a check has done.
+fn checked(weft: &Weft) -> u64 {
+    let array = weft.json(&["raid", "show", "tank"]);
+    assert_eq!(array["sync"]["action"], "check", "{array}");
+    array["sync"]["done_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn a_check_goes_on_where_it_was() {
+    let weft = Weft::new();
+    weft.disks(&["a", "b"], "64M");
+    weft.ok(&["raid", "create", "tank", "--level", "1", "./a", "./b"]);
+    weft.ok(&["raid", "wait", "tank"]);
+    weft.ok(&["raid", "sync", "tank", "--ceiling", "1M"]);
+    weft.ok(&["raid", "check", "tank"]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    // What is written down now and then.
+    while checked(&weft) < 12 << 20 {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    kill_daemon(&weft);
+    assert!(checked(&weft) >= 4 << 20);
+    weft.ok(&["raid", "stop", "tank"]);
+    weft.ok(&["raid", "assemble", "tank", "./b", "./a"]);
+    assert!(checked(&weft) >= 4 << 20);
+    weft.ok(&["raid", "sync", "tank", "--ceiling", "0"]);
+    let array = weft.json(&["raid", "wait", "tank"]);
+    assert_eq!(array["scrub"]["complete"], true);
+    weft.ok(&["raid", "stop", "tank"]);
+    weft.ok(&["raid", "assemble", "tank", "./a", "./b"]);
+    assert_eq!(
+        weft.json(&["raid", "show", "tank"])["sync"]["action"],
+        "idle"
+    );
+}

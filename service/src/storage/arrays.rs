@@ -13,6 +13,7 @@ use super::describe;
 use super::disks::{self, Access, Served};
 use super::pace::Pace;
 use super::rebuild::{Upkeep, now};
+use super::scrubs::Position;
 use super::{State, Storage};
 use crate::api::{
     Advice, Array, DiskUse, Error, ErrorKind, Examination, RaidAssemble, RaidCreate, Result,
@@ -30,6 +31,8 @@ pub(super) struct RunningArray {
     pub(super) home: ShardHandle,
     pub(super) upkeep: Upkeep,
     pub(super) away: Away,
+    /// The scrub as the store knows it.
+    pub(super) scrubbed: Option<Position>,
 }
 
 /// What the store keeps of an array.
@@ -42,6 +45,9 @@ pub(super) struct Record {
     /// How fast its background work goes.
     #[serde(default)]
     pace: Pace,
+    /// How far the check or repair is that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scrub: Option<Position>,
     /// The host's boot in which that was written.
     #[serde(default)]
     boot: String,
@@ -53,6 +59,7 @@ impl Record {
             disks: array.known_disks(),
             running,
             pace: array.upkeep.pace(),
+            scrub: Position::of(&array.array),
             boot: super::boot_id(),
         }
     }
@@ -89,6 +96,7 @@ impl RunningArray {
             home,
             upkeep,
             away: Away::default(),
+            scrubbed: None,
         }
     }
 
@@ -354,7 +362,13 @@ impl Storage {
             weft_raid::assemble(members, &options, &spawner()).await
         });
         let running = match assembled.await {
-            Ok(array) => RunningArray::start(array, home, self.kept_pace(name)),
+            Ok(array) => {
+                let kept = self.kept(name);
+                if let Some(scrub) = kept.scrub {
+                    scrub.go_on(name, &array);
+                }
+                RunningArray::start(array, home, kept.pace)
+            }
             Err(error) => {
                 for (disk, _) in &there {
                     state.claims.release(disk, &user(name));
@@ -369,12 +383,12 @@ impl Storage {
         self.keep_array(state, name, running).map(drop)
     }
 
-    /// How fast the background work of an array was to go when it last ran.
-    fn kept_pace(&self, name: &str) -> Pace {
+    /// What is known of an array of this name that ran before: how fast its background work was to go, how far it was.
+    fn kept(&self, name: &str) -> Record {
         let records = self.store.read::<Record>(Kind::Array);
         let mut records = records.unwrap_or_default().into_iter();
         let record = records.find(|(known, _)| known == name);
-        record.map_or_else(Pace::default, |(_, record)| record.pace)
+        record.map(|(_, record)| record).unwrap_or_default()
     }
 
     /// Stops an array, cleanly.

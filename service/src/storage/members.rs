@@ -142,22 +142,6 @@ impl Storage {
         self.change_array(name, set).await
     }
 
-    /// Begins to compare the members, in the background.
-    ///
-    /// # Errors
-    /// `NotFound`, `Invalid` (no redundancy), `Degraded`, or `Busy`.
-    pub async fn scrub_array(&self, name: &str, scrub: weft_raid::Scrub) -> Result<Array> {
-        let mut state = self.state.lock().await;
-        let running = state
-            .arrays
-            .get_mut(name)
-            .ok_or_else(|| Error::not_found("array", name))?;
-        let begun = running.array.scrub(scrub);
-        begun.map_err(|error| Error::from_block(name, &error))?;
-        running.upkeep.wake();
-        Ok(running.describe(name))
-    }
-
     /// Pauses or resumes what an array does in the background, or says how fast it may go.
     ///
     /// # Errors

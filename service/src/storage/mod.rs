@@ -13,6 +13,7 @@ mod grow;
 mod members;
 mod pace;
 mod rebuild;
+mod scrubs;
 mod volumes;
 
 use std::collections::BTreeMap;

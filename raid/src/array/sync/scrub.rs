@@ -107,6 +107,24 @@ impl Array {
     /// `Invalid` for RAID-0 or a lone leg, which have nothing to compare, `Degraded` while a member is away, `Busy` while
     /// another scrub runs.
     pub fn scrub(&self, scrub: Scrub) -> Result<()> {
+        let report = ScrubReport {
+            scrub,
+            complete: false,
+            mismatches: 0,
+            located: 0,
+            repaired: 0,
+            unreadable: 0,
+            places: Vec::new(),
+        };
+        self.scrub_from(report, 0)
+    }
+
+    /// Goes on with a scrub that had come so far, as [`scrub_position`](Self::scrub_position) told before the array was
+    /// stopped.
+    ///
+    /// # Errors
+    /// As [`scrub`](Self::scrub).
+    pub fn scrub_from(&self, report: ScrubReport, position: u64) -> Result<()> {
         let name = &self.shared().name;
         let refuse = |kind, why: &str| Err(Error::new(kind, format!("array {name} {why}")));
         if let Some(refusal) = self.refusal() {
@@ -138,19 +156,21 @@ impl Array {
         {
             return refuse(ErrorKind::Busy, "is being compared already");
         }
+        let position = position.min(self.shared().geometry.sync_size()) / 4096 * 4096;
         state.scrubbing = Some(Scrubbing {
-            cursor: Some(0),
+            cursor: Some(position),
             report: ScrubReport {
-                scrub,
                 complete: false,
-                mismatches: 0,
-                located: 0,
-                repaired: 0,
-                unreadable: 0,
-                places: Vec::new(),
+                ..report
             },
         });
         Ok(())
+    }
+
+    /// Bytes of member space that the scrub that runs has done, of the array's space with RAID-10.
+    pub fn scrub_position(&self) -> Option<u64> {
+        let state = self.core.state();
+        state.scrubbing.as_ref()?.cursor
     }
 
     /// What the last scrub has found, or the one that runs has so far.
