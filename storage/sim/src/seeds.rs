@@ -1,17 +1,19 @@
 //! Many seeds, and the way back to one of them.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Runs `test` with the seeds `0..count`; prints the command that replays the first that panics, and panics with it.
 ///
-/// `WEFT_SEED=N` in the environment runs seed N alone; `WEFT_SEEDS=N` runs N seeds instead of `count`.
+/// `WEFT_SEED=N` in the environment runs seed N alone; `WEFT_SEEDS=N` runs N seeds instead of `count`, `WEFT_SEEDS=M..N`
+/// those from M up to N.
 ///
 /// # Panics
 /// As `test` does, or if a variable is set to what is not a number.
 pub fn for_each_seed(count: u64, mut test: impl FnMut(u64)) {
     let seeds = match (variable("WEFT_SEED"), variable("WEFT_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(count)) => 0..count,
+        (Some(seed), _) => seed.end..seed.end + 1,
+        (None, Some(seeds)) => seeds,
         (None, None) => 0..count,
     };
     for seed in seeds {
@@ -22,11 +24,13 @@ pub fn for_each_seed(count: u64, mut test: impl FnMut(u64)) {
     }
 }
 
-fn variable(name: &str) -> Option<u64> {
+/// `N` is all below N.
+fn variable(name: &str) -> Option<Range<u64>> {
     let text = std::env::var(name).ok()?;
-    match text.parse() {
-        Ok(number) => Some(number),
-        Err(_) => panic!("{name}={text} is not a number"),
+    let (start, end) = text.split_once("..").unwrap_or(("0", &text));
+    match (start.parse(), end.parse()) {
+        (Ok(start), Ok(end)) => Some(start..end),
+        _ => panic!("{name}={text} is not a number, nor two with .. between them"),
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Workload {
     pub mix: Mix,
     /// Whether ranges in flight may overlap.
     pub overlap: Overlap,
+    /// How often a request begins where the one before it ended: 0 never, 1 wherever it can.
+    pub sequential: f64,
 }
 
 /// What came of a load.
@@ -86,6 +88,8 @@ struct Run {
     left: usize,
     writes: u64,
     busy: Vec<Range<u64>>,
+    /// Where the request before ended, in blocks.
+    last: u64,
     outcome: Outcome,
 }
 
@@ -100,6 +104,7 @@ impl Workload {
             region: 0..u64::MAX,
             mix: Mix::default(),
             overlap: Overlap::Allowed,
+            sequential: 0.0,
         }
     }
 
@@ -116,6 +121,7 @@ impl Workload {
             left: self.requests,
             writes: 0,
             busy: Vec::new(),
+            last: 0,
             outcome: Outcome::default(),
         });
         let workers = (0..self.depth).map(|number| {
@@ -160,7 +166,13 @@ impl Workload {
         let block = u64::from(info.logical_block);
         let blocks = self.region.start / block..self.region.end.min(info.size) / block;
         let range = (0..DRAWS).find_map(|_| {
-            let start = run.random.random_range(blocks.clone());
+            let follows = self.sequential > 0.0
+                && blocks.contains(&run.last)
+                && run.random.random_bool(self.sequential.min(1.0));
+            let start = match follows {
+                true => run.last,
+                false => run.random.random_range(blocks.clone()),
+            };
             let most = (blocks.end - start).min(self.max_blocks);
             let len = run.random.random_range(1..=most);
             let range = start * block..(start + len) * block;
@@ -174,6 +186,7 @@ impl Workload {
             run.busy.push(range.clone());
         }
         run.writes += 1;
+        run.last = range.end / block;
         let len = range.end - range.start;
         let buffer = match op {
             Op::Read => IoVec::zeroed(len as usize),
