@@ -7,6 +7,7 @@
 mod copies;
 mod core;
 mod errors;
+mod gather;
 mod hedge;
 mod intent;
 mod journal;
@@ -185,6 +186,11 @@ impl Shared {
             self.core.unrecorded.store(true, Ordering::Release);
             self.changed();
         }
+    }
+
+    /// Whether changes go to a partial parity log first, when it is on.
+    pub(crate) fn has_log(&self) -> bool {
+        self.log.is_some()
     }
 
     /// Whether changes go to a journal first.

@@ -8,6 +8,7 @@ mod healing;
 mod journaling;
 mod logging;
 mod members;
+mod merging;
 mod power;
 mod replacing;
 mod reshaping;

@@ -14,6 +14,7 @@ use weft_block::{
 };
 
 use super::Shared;
+use super::gather::Gather;
 use super::pool::Pool;
 use super::state::{Duty, Member, MemberId, done_bytes};
 use super::watch::Watch;
@@ -115,6 +116,8 @@ pub(crate) struct Lane {
     pub(crate) shared: Arc<Shared>,
     pub(crate) spawner: Spawner,
     pub(crate) pool: Pool,
+    /// Writes to rows that wait.
+    pub(crate) gather: Gather,
     /// How long members take with reads.
     pub(crate) watch: Rc<Watch>,
     /// The lane of the shape that goes, while this one's is coming.
@@ -138,6 +141,7 @@ impl Lane {
             shared: Arc::clone(shared),
             spawner: Rc::clone(spawner),
             pool: Pool::default(),
+            gather: Gather::default(),
             watch: Rc::default(),
             route: RefCell::new(Rc::new(Route {
                 generation: u64::MAX,

@@ -77,7 +77,7 @@ impl Side {
             (Shape::Parity(_), Op::Read) => rows::read(lane, request),
             // A hint; a row that was discarded on some members only would not agree with its parity.
             (Shape::Parity(_), Op::Discard) => ready(request.done()),
-            (Shape::Parity(_), _) => lane.spawn(request, Lane::rows_write),
+            (Shape::Parity(_), _) => lane.gather(request),
         }
     }
 }
@@ -200,7 +200,7 @@ impl Side {
 }
 
 /// What a task that runs a request answers.
-async fn answered(receiver: oneshot::Receiver<Completion>) -> Completion {
+pub(super) async fn answered(receiver: oneshot::Receiver<Completion>) -> Completion {
     receiver.await.unwrap_or_else(|_| Completion {
         result: Err(Error::new(ErrorKind::Offline, "the executor has ended")),
         buffer: IoVec::empty(),
