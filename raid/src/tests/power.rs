@@ -220,7 +220,8 @@ impl World {
         for _ in 0..failures {
             let lost = self.members[self.random.random_range(0..self.members.len())];
             let faults = &life.faults[lost];
-            if self.lose_answers(faults) {
+            let in_sync = array.core.state().intent.resync_count() == 0;
+            if self.lose_answers(faults, in_sync) {
                 continue;
             }
             match self.random.random_range(0..3) {
@@ -232,6 +233,7 @@ impl World {
         let mut load = Workload::new(self.random.random(), 120);
         load.max_blocks = self.most_blocks;
         load.region = self.region.clone();
+        self.queue_neighbours(&mut load);
         if matches!(self.shape.level, Level::Raid1 | Level::Raid10) {
             // Legs may keep what was discarded or not, each as it likes.
             load.mix.discard = 0;

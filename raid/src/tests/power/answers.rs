@@ -1,5 +1,5 @@
-//! What goes wrong beside failing members: answers that are lost or late, and bytes that change on the medium. All of it is
-//! drawn apart from the rest, so that a seed without it stays what it was.
+//! What goes wrong beside failing members: answers that are lost or late, and bytes that change on the medium; and loads
+//! that merge. All of it is drawn apart from the rest, so that a seed without it stays what it was.
 
 use weft_sim::{Answers, Rates};
 
@@ -27,6 +27,14 @@ impl World {
         self.treachery.as_mut().map_or(0, |random| random.random())
     }
 
+    /// Perhaps the load is of many small requests, side by side.
+    pub(super) fn queue_neighbours(&mut self, load: &mut Workload) {
+        if self.drawn(0.5) {
+            (load.depth, load.sequential) = (24, 0.8);
+            load.max_blocks = load.max_blocks.min(12);
+        }
+    }
+
     /// Perhaps some disks answer late from now on. The array must live with that.
     pub(super) fn delay_answers(&mut self, faults: &[Faults]) {
         if self.is_calm || !self.drawn(0.4) {
@@ -51,17 +59,18 @@ impl World {
         true
     }
 
-    /// Perhaps a member that is to fail does what it is asked, and its answers are lost.
-    pub(super) fn lose_answers(&mut self, faults: &Faults) -> bool {
+    /// Perhaps a member that is to fail does what it is asked, and its answers are lost: those of reads only once the
+    /// parity is there to make them of.
+    pub(super) fn lose_answers(&mut self, faults: &Faults, in_sync: bool) -> bool {
         if !self.drawn(0.4) {
             return false;
         }
-        let rates = |rate| Rates {
-            read: rate,
+        let rate = if self.drawn(0.5) { 0.05 } else { 0.5 };
+        let lost = Rates {
+            read: if in_sync { rate } else { 0.0 },
             write: rate,
             flush: rate,
         };
-        let lost = rates(if self.drawn(0.5) { 0.05 } else { 0.5 });
         faults.set_answers(Answers { lost, ..late() });
         true
     }

@@ -46,7 +46,7 @@ fn survives_journaled(seed: u64) {
         };
         if random.random_bool(0.1) {
             let faults = &life.faults[world.disks.len() - 1];
-            world.lose_answers(faults);
+            world.lose_answers(faults, true);
             faults.set_offline_after(random.random_range(0..200));
         }
         world.live(&life, &array, whole && !seed.is_multiple_of(3));
