@@ -165,5 +165,5 @@ fn shapes_change_over_power_cuts() {
 /// that it passed for done.
 #[test]
 fn a_chunk_that_is_tried_again_is_resynced_from_its_start() {
-    survives(137, false);
+    survives(634, false);
 }
