@@ -25,6 +25,8 @@ enum Left {
     Degraded,
     /// Stopped, with nothing of it done.
     Begun,
+    /// Stopped, with some of it done and some of a new member made on the way: it holds the other parity.
+    Becoming,
     /// Stopped, with all of it done.
     Done,
 }
@@ -72,6 +74,11 @@ impl Change {
         self
     }
 
+    fn level(mut self, level: Level) -> Self {
+        self.growth.level = Some(level);
+        self
+    }
+
     fn layout(mut self, layout: ParityLayout) -> Self {
         self.growth.layout = Some(layout);
         self
@@ -114,11 +121,18 @@ impl Change {
 
     /// mdadm's arguments for the change.
     fn mdadm(&self) -> String {
+        let level = self
+            .growth
+            .level
+            .map(|n| format!(" --level={}", n.number()));
         let members = self.growth.members.map(|n| format!(" --raid-devices={n}"));
         let chunk = self.growth.chunk.map(|n| format!(" --chunk={}", n >> 10));
         let layout = self.growth.layout.map(ParityLayout::name);
         let layout = layout.map(|name| format!(" --layout={name}"));
-        [members, chunk, layout].into_iter().flatten().collect()
+        [level, members, chunk, layout]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -140,10 +154,13 @@ pub(crate) fn ours(folder: &Path) -> Vec<Change> {
             .chunk(128 << 10)
             .layout(ParityLayout::LeftSymmetric6),
         new(Level::Raid4, [3, 4], Left::Degraded),
+        new(Level::Raid5, [3, 4], Left::Done)
+            .chunk(16 << 10)
+            .layout(ParityLayout::RightAsymmetric),
     ]
 }
 
-/// What the kernel begins; the last is ours and is done when it gets it.
+/// What the kernel begins.
 pub(crate) fn theirs(folder: &Path) -> Vec<Change> {
     let new = |level, members, left| Change::new(folder, level, members, left);
     vec![
@@ -155,10 +172,7 @@ pub(crate) fn theirs(folder: &Path) -> Vec<Change> {
             .chunk(16 << 10)
             .backwards(),
         new(Level::Raid4, [3, 4], Left::Crashed),
-        // All of it is ours.
-        new(Level::Raid5, [3, 4], Left::Done)
-            .chunk(16 << 10)
-            .layout(ParityLayout::RightAsymmetric),
+        new(Level::Raid5, [3, 4], Left::Becoming).level(Level::Raid6),
     ]
 }
 
@@ -261,7 +275,9 @@ pub(crate) fn ours_first(changes: &[Change]) -> Result<()> {
     let mut held = Vec::new();
     for (seed, change) in (0..).zip(changes) {
         held.push(begun(change, seed)?);
-        examined(change)?;
+        if change.left != Left::Done {
+            examined(change)?;
+        }
     }
     let (guest, disks) = guest("reshape-ours", &cases(changes));
     let mut lines = Vec::new();
@@ -273,7 +289,12 @@ pub(crate) fn ours_first(changes: &[Change]) -> Result<()> {
             "mdadm --assemble --run /dev/{md} {left}; mdadm --readwrite /dev/{md}"
         ));
         lines.push(write(number, 'k', 40, 33));
-        lines.push(format!("reshaped {md}; dmesg | grep '{md}: reshape done'"));
+        lines.push(format!("reshaped {md}"));
+        let told = format!("dmesg | grep '{md}: reshape done'");
+        lines.push(match change.left {
+            Left::Done => format!("! {told}"),
+            _ => told,
+        });
         lines.push(format!("sum {md}; check {md}; mdadm --stop /dev/{md}"));
     }
     let output = guest.run(&script(&lines))?.success();
@@ -300,11 +321,8 @@ pub(crate) fn theirs_first(changes: &[Change]) -> Result<()> {
     let output = theirs_begun(changes)?;
     let mut sums = Vec::new();
     for (number, change) in changes.iter().enumerate() {
-        let data = match change.left {
-            Left::Done => done(change)?,
-            _ => go_on(change, &printed_sum(&output, number, 0)?, folder.path())?,
-        };
-        sums.push(sum_of(folder.path(), &data)?);
+        let theirs = printed_sum(&output, number, 0)?;
+        sums.push(go_on(change, &theirs, folder.path())?);
     }
     let (guest, disks) = guest("reshape-theirs-again", &cases(changes));
     let mut lines = Vec::new();
@@ -329,9 +347,8 @@ pub(crate) fn theirs_first(changes: &[Change]) -> Result<()> {
 /// Makes the arrays in the guest, changes their shape up to some place, and writes to both sides of it. What was printed.
 fn theirs_begun(changes: &[Change]) -> Result<String> {
     let (guest, disks) = guest("reshape-theirs", &cases(changes));
-    let mut lines = Vec::new();
-    let changes = changes.iter().zip(&disks).enumerate();
-    for (number, (change, disks)) in changes.filter(|(_, (change, _))| change.left != Left::Done) {
+    let (mut lines, mut last) = (Vec::new(), Vec::new());
+    for (number, (change, disks)) in changes.iter().zip(&disks).enumerate() {
         let (md, name) = (format!("md{number}"), &change.case.name);
         let (members, joining) = disks.split_at(change.before);
         let room = match change.backwards {
@@ -356,46 +373,45 @@ fn theirs_begun(changes: &[Change]) -> Result<String> {
         if change.is_degraded() {
             lines.push(format!("mdadm /dev/{md} --fail {}", disks[FAILED]));
         }
-        if change.left == Left::Crashed {
-            // It goes on, slowly, until the guest is killed.
-            let speed = format!("/sys/block/{md}/md/sync_speed");
-            lines.push(format!("echo 10 >{speed}_min; echo 200 >{speed}_max"));
-            lines.push(format!("echo max >/sys/block/{md}/md/sync_max"));
-            lines.push(format!("echo 10000 >/sys/block/{md}/md/safe_mode_delay"));
-        }
-        for (letter, seek) in ('a'..).zip([1, 500, 1200]) {
-            lines.push(write(number, letter, seek, 99));
-        }
+        let writes = ('a'..).zip([1, 500, 1200]);
+        let writes = writes.map(|(letter, seek)| write(number, letter, seek, 99));
+        lines.extend(writes.clone());
         lines.push(format!("sum {md}"));
         if change.left != Left::Crashed {
             lines.push(format!("mdadm --stop /dev/{md}"));
+            continue;
         }
+        // It goes on, slowly, until the guest is killed, and is written with what it holds.
+        let speed = format!("/sys/block/{md}/md/sync_speed");
+        last.push(format!("echo 10 >{speed}_min; echo 20 >{speed}_max"));
+        last.push(format!("echo 10000 >/sys/block/{md}/md/safe_mode_delay"));
+        last.push(format!("echo max >/sys/block/{md}/md/sync_max"));
+        last.extend(writes);
     }
+    lines.append(&mut last);
     lines.push("sync; echo all is written; sleep 1000".into());
     let mut running = guest.start(&script(&lines))?;
     running.wait_for("all is written")?;
     Ok(running.output())
 }
 
-/// We make the array and do all of the change; what the array holds then.
-fn done(change: &Change) -> Result<Vec<u8>> {
-    let mut data = begun(change, 7)?;
-    assembled(&change.case.paths, async |ours| {
-        whole(ours, change, &mut data).await?;
-        ours.stop().await
-    })?;
-    Ok(data)
-}
-
-/// We go on with what the kernel began; what the array holds then.
-fn go_on(change: &Change, theirs: &str, folder: &Path) -> Result<Vec<u8>> {
+/// We go on with what the kernel began; the sum of what the array holds then.
+fn go_on(change: &Change, theirs: &str, folder: &Path) -> Result<String> {
     let mut data = Vec::new();
     // The one that has failed meanwhile is there, and is left out.
     assembled(&change.case.paths, async |ours| {
         let status = ours.array.status();
         let degraded = status.state == ArrayState::Degraded;
-        ensure!(degraded == change.is_degraded(), "{status:?}");
-        data = ours.read(0, ours.size()).await?;
+        let lacks = change.is_degraded() || change.left == Left::Becoming;
+        ensure!(degraded == lacks, "{status:?}");
+        // All may have been moved when the guest was killed.
+        let parities = if change.case.level == Level::Raid6 {
+            2
+        } else {
+            1
+        };
+        let member = ours.array.geometry().member_size() as usize;
+        data = ours.read(0, member * (change.before - parities)).await?;
         ensure!(sum_of(folder, &data)? == theirs, "{change:?} is read wrong");
         let is_begun = change.left == Left::Begun;
         let goes_on =
@@ -415,7 +431,7 @@ fn go_on(change: &Change, theirs: &str, folder: &Path) -> Result<Vec<u8>> {
         whole(ours, change, &mut data).await?;
         ours.stop().await
     })?;
-    Ok(data)
+    sum_of(folder, &data)
 }
 
 /// The change is done and the array is what was to become of it, once a member that failed is back.
@@ -424,6 +440,8 @@ async fn whole(ours: &Ours, change: &Change, data: &mut Vec<u8>) -> Result<()> {
     let members = change.case.paths.len() as u32;
     let chunk = change.growth.chunk.unwrap_or(CHUNK);
     ensure!(geometry.members() == members, "{change:?}: {geometry:?}");
+    let level = change.growth.level.unwrap_or(change.case.level);
+    ensure!(geometry.level() == level, "{change:?}: {geometry:?}");
     let Shape::Parity(rows) = geometry.shape() else {
         anyhow::bail!("{change:?} has parity");
     };
