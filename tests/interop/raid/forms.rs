@@ -216,7 +216,9 @@ pub(crate) fn ours_first(forms: &[Form]) -> Result<()> {
         lines.push(format!(
             "echo {md} is $(cat /sys/block/{md}/md/level) $(cat /sys/block/{md}/md/consistency_policy)"
         ));
-        lines.push(format!("check {md}; sum {md}; mdadm --stop /dev/{md}"));
+        lines.push(format!(
+            "mended {md}; check {md}; sum {md}; mdadm --stop /dev/{md}"
+        ));
     }
     let output = guest.run(&script(&lines))?.success();
     for (number, (form, data)) in forms.iter().zip(&held).enumerate() {

@@ -57,6 +57,21 @@ reshaped() { # array: waits until its shape has changed
         waited=$((waited + 1))
         [ $waited -lt 500 ] || { cat /proc/mdstat; dmesg | tail -30; exit 1; }
     done
+    mended $1
+}
+lacks() { # array: says what it is to make whole yet, also before it begins to
+    [ "$(cat /sys/block/$1/md/resync_start 2>/dev/null || echo none)" = none ] || echo resync
+    for member in /sys/block/$1/md/dev-*; do
+        [ "$(cat $member/slot)" = none ] || grep spare $member/state || true
+    done
+}
+mended() { # array: waits until it is whole, or as whole as it becomes
+    waited=0
+    while [ -n "$(lacks $1)" ]; do
+        sleep 0.2
+        waited=$((waited + 1))
+        [ $waited -lt 500 ] || { cat /proc/mdstat; lacks $1; dmesg | tail -30; exit 1; }
+    done
     settled $1
 }
 reached() { # array, sectors: waits until a change of shape pauses there
