@@ -243,20 +243,7 @@ impl World {
             // An array that has lost its power cannot be opened.
             let _ = load.run(&*watched, &spawner).await;
         };
-        let syncing = async {
-            let Ok(syncer) = array.syncer(&spawner) else {
-                return;
-            };
-            for turn in 0..60 {
-                if syncer.step(64 << 10).await.is_err() && !self.supply.is_on() {
-                    return;
-                }
-                life.executor.sleep(Duration::from_millis(1)).await;
-                if turn % 8 == 7 {
-                    let _ = array.tick(now(turn), &spawner).await;
-                }
-            }
-        };
+        let syncing = keep(&self.supply, life, array, 60);
         let run = futures_util::future::join(work, syncing);
         if !unanswered {
             life.executor.block_on(run);
@@ -394,6 +381,23 @@ impl World {
             Level::Raid0 => {}
             Level::Raid1 | Level::Raid10 => assert!(copies_agree(array, &data), "copies differ"),
             _ => assert!(parity_agrees(array, &data), "parity differs"),
+        }
+    }
+}
+
+/// What a daemon does: resync, rebuild and ticks, for so many turns or until the power goes.
+async fn keep(supply: &PowerSupply, life: &Life, array: &Array, turns: u64) {
+    let spawner = life.executor.spawner();
+    let Ok(syncer) = array.syncer(&spawner) else {
+        return;
+    };
+    for turn in 0..turns {
+        if syncer.step(64 << 10).await.is_err() && !supply.is_on() {
+            return;
+        }
+        life.executor.sleep(Duration::from_millis(1)).await;
+        if turn % 8 == 7 {
+            let _ = array.tick(now(turn), &spawner).await;
         }
     }
 }

@@ -143,18 +143,7 @@ impl Former {
             life.executor.sleep(delay).await;
             let grown = array.grow(&self.growth, &spawner).await;
             assert!(grown.is_ok() || !world.supply.is_on(), "{grown:?}");
-            let Ok(syncer) = array.syncer(&spawner) else {
-                return;
-            };
-            for turn in 0..20 {
-                if syncer.step(64 << 10).await.is_err() && !world.supply.is_on() {
-                    return;
-                }
-                life.executor.sleep(Duration::from_millis(1)).await;
-                if turn % 8 == 7 {
-                    let _ = array.tick(now(turn), &spawner).await;
-                }
-            }
+            keep(&world.supply, life, array, 20).await;
         };
         let both = futures_util::future::join(work, changing);
         life.executor.block_on(both);

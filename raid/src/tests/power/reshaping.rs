@@ -73,20 +73,7 @@ impl Reshaped {
         let work = async {
             let _ = load.run(&*watched, &spawner).await;
         };
-        let syncing = async {
-            let Ok(syncer) = array.syncer(&spawner) else {
-                return;
-            };
-            for turn in 0..40 {
-                if syncer.step(64 << 10).await.is_err() && !world.supply.is_on() {
-                    return;
-                }
-                life.executor.sleep(Duration::from_millis(1)).await;
-                if turn % 8 == 7 {
-                    let _ = array.tick(now(turn), &spawner).await;
-                }
-            }
-        };
+        let syncing = keep(&world.supply, life, array, 40);
         life.executor
             .block_on(futures_util::future::join(work, syncing));
     }
