@@ -7,7 +7,9 @@ mod answers;
 mod corruption;
 mod forming;
 mod journal;
+mod named;
 mod reshaping;
+mod teeth;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use weft_sim::{
 };
 
 use super::harness::{MIB, Shape, copies_agree, now, options, parity_agrees, shape, shapes, sync};
-use crate::level::{CopiesLayout, Level, ParityLayout};
+use crate::level::Level;
 use crate::{
     Array, ArrayState, AssembleOptions, Consistency, MemberDevice, MemberState, assemble, create,
 };
@@ -59,6 +61,20 @@ struct Life {
     executor: Executor,
     members: Vec<MemberDevice>,
     faults: Vec<Faults>,
+}
+
+impl Life {
+    /// Runs to the end, or as long as anybody would wait if some answer may never come.
+    fn run<T>(&self, run: impl Future<Output = T>, unanswered: bool) {
+        if !unanswered {
+            self.executor.block_on(run);
+            return;
+        }
+        let run = std::pin::pin!(run);
+        let patience = self.executor.sleep(Duration::from_secs(60));
+        self.executor
+            .block_on(futures_util::future::select(run, patience));
+    }
 }
 
 impl World {
@@ -244,15 +260,7 @@ impl World {
             let _ = load.run(&*watched, &spawner).await;
         };
         let syncing = keep(&self.supply, life, array, 60);
-        let run = futures_util::future::join(work, syncing);
-        if !unanswered {
-            life.executor.block_on(run);
-            return;
-        }
-        let patience = life.executor.sleep(Duration::from_secs(60));
-        let run = std::pin::pin!(run);
-        life.executor
-            .block_on(futures_util::future::select(run, patience));
+        life.run(futures_util::future::join(work, syncing), unanswered);
     }
 
     /// Perhaps lets the extra disk replace a member.
@@ -461,169 +469,4 @@ fn survives_twice(seed: u64) {
 #[test]
 fn arrays_survive_a_power_cut_before_the_last_one_is_mended() {
     for_each_seed(60, survives_twice);
-}
-
-/// A rebuilt member held an old block below a mark that said it was lost; the mark was cleared by a write that a power
-/// cut then took back.
-#[test]
-fn a_cut_after_a_lost_block_was_written_shows_nothing_old() {
-    survives_as(1238, shape(Level::Raid1, 3));
-}
-
-/// A leg that was bad in part of a window was not compared in the rest of it, where it answered readers.
-#[test]
-fn a_copy_that_is_bad_in_part_is_resynced_in_the_rest() {
-    let three_near = Shape {
-        copies: CopiesLayout::from_name("n3"),
-        ..shape(Level::Raid10, 5)
-    };
-    survives_as(7, three_near);
-}
-
-/// A block that could be read from no copy was marked lost on the rebuilt member alone; when that member's log was torn,
-/// nothing told that what lay below the mark was old.
-#[test]
-fn a_torn_log_does_not_forget_what_no_copy_had() {
-    let three_near = Shape {
-        copies: CopiesLayout::from_name("n3"),
-        ..shape(Level::Raid10, 5)
-    };
-    survives_as(148, three_near);
-}
-
-/// Two reads in a row each mended the other copy from what they had read; the power went before either was durable.
-#[test]
-fn a_mended_copy_is_durable_before_it_is_mended_from() {
-    let two_offset = Shape {
-        copies: CopiesLayout::from_name("o2"),
-        ..shape(Level::Raid10, 3)
-    };
-    survives_as(1002, two_offset);
-}
-
-/// The others knew already that a disk was to replace a member, itself it had not heard of it.
-#[test]
-fn a_replacement_that_has_not_heard_of_it_is_one() {
-    let layout = ParityLayout::of(Level::Raid6).nth(6);
-    let members = 4;
-    survives_as(
-        513,
-        Shape {
-            layout,
-            ..shape(Level::Raid6, members)
-        },
-    );
-}
-
-/// A replaced member was out in memory, but not yet in the superblocks, when what it had missed was acknowledged.
-#[test]
-fn nothing_is_written_while_a_replaced_member_still_counts() {
-    survives_as(7725, shape(Level::Raid1, 3));
-}
-
-/// What comes of a crash under small writes, with a member that does not come back.
-#[derive(Debug, PartialEq)]
-enum Hole {
-    Closed,
-    Open,
-    /// The array does not start: what was being written to the lost member may be wrong.
-    Told,
-}
-
-/// A crash under small writes of RAID-5, with or without its log, and the loss of a member at that instant.
-fn write_hole(seed: u64, logged: bool) -> Hole {
-    let mut world = World::new(seed, shape(Level::Raid5, 4));
-    world.consistency = Consistency::Ppl;
-    world.extra = None;
-    world.disks.clear();
-    (0..4).for_each(|_| world.new_disk());
-    world.create();
-    let life = world.life();
-    let Some(array) = world.start(&life) else {
-        return Hole::Told;
-    };
-    sync(&life.executor, &array).expect("synced");
-    array.log_changes(logged);
-    world.most_blocks = 8;
-    world.live(&life, &array, false);
-    drop(array);
-    world.supply.set_tearing(false);
-    world.supply.cut();
-    world.oracle.power_cut();
-    world.supply.power_on();
-    world.members.remove(seed as usize % 4);
-    let life = world.life();
-    let Some(array) = world.start(&life) else {
-        return Hole::Told;
-    };
-    let watched = world.oracle.watch(Arc::new(array.clone()));
-    let queue = watched.open(&life.executor.spawner()).expect("a queue");
-    life.executor.block_on(world.oracle.verify(&*queue));
-    match world.oracle.violations().is_empty() {
-        true => Hole::Closed,
-        false => Hole::Open,
-    }
-}
-
-#[test]
-fn the_partial_parity_log_closes_the_write_hole_and_nothing_else_does() {
-    let outcomes = |logged: bool| (0..60).map(move |seed| write_hole(seed, logged));
-    let with_log: Vec<Hole> = outcomes(true).collect();
-    assert_eq!(with_log.iter().position(|hole| *hole == Hole::Open), None);
-    let started = with_log.iter().filter(|hole| **hole == Hole::Closed);
-    assert!(started.count() >= 40, "{with_log:?}");
-    let without = outcomes(false).filter(|hole| *hole == Hole::Open).count();
-    assert!(without >= 10, "found {without} times in 60");
-}
-
-/// Crashes, starts again with or without a resync, then loses each member in turn. Whether the oracle objects.
-fn objects(seed: u64, resync: bool) -> bool {
-    let shape = shape(
-        if seed.is_multiple_of(2) {
-            Level::Raid5
-        } else {
-            Level::Raid1
-        },
-        3,
-    );
-    let mut world = World::new(seed, shape);
-    world.create();
-    let life = world.life();
-    let Some(array) = world.start(&life) else {
-        return false;
-    };
-    sync(&life.executor, &array).expect("synced");
-    world.live(&life, &array, false);
-    // A torn block and a member that is lost later are more than one parity can make.
-    world.supply.set_tearing(false);
-    drop(array);
-    world.supply.cut();
-    world.oracle.power_cut();
-    world.supply.power_on();
-    let life = world.life();
-    let Some(array) = world.start(&life) else {
-        return false;
-    };
-    let skip = std::sync::atomic::Ordering::Relaxed;
-    array.core.skip_resync.store(!resync, skip);
-    let spawner = life.executor.spawner();
-    let queue = world
-        .oracle
-        .watch(Arc::new(array.clone()))
-        .open(&spawner)
-        .expect("a queue");
-    // What is seen first must stay, wherever it is read from later.
-    life.executor.block_on(world.oracle.verify(&*queue));
-    sync(&life.executor, &array).expect("synced");
-    life.faults[0].set_offline(true);
-    life.executor.block_on(world.oracle.verify(&*queue));
-    !world.oracle.violations().is_empty()
-}
-
-#[test]
-fn the_oracle_catches_an_array_that_does_not_resync() {
-    let seeds = 0..16;
-    assert_eq!(seeds.clone().find(|&seed| objects(seed, true)), None);
-    let caught = seeds.filter(|&seed| objects(seed, false)).count();
-    assert!(caught >= 4, "caught {caught} of 16");
 }

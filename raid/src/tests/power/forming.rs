@@ -3,6 +3,7 @@
 use weft_block::{BlockQueue, Result, Spawner};
 
 use super::*;
+use crate::level::ParityLayout;
 use crate::{Growth, MemberSize};
 
 /// What is to become of an array.

@@ -1,5 +1,6 @@
 //! The same with a journal, which may fail as well, and what it is good for.
 
+use super::teeth::Hole;
 use super::*;
 
 /// Bytes of the journal's disk behind its superblock.

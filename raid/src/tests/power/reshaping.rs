@@ -1,6 +1,7 @@
 //! Power cuts while the shape changes: at its beginning, between and in its steps, and at its end.
 
 use super::*;
+use crate::level::ParityLayout;
 use crate::{Growth, SyncAction};
 
 /// A world whose array is to be changed.
@@ -65,8 +66,13 @@ impl Reshaped {
         let spawner = life.executor.spawner();
         if may_fail && world.random.random_bool(0.4) {
             let lost = world.members[world.random.random_range(0..world.members.len())];
-            life.faults[lost].set_offline_after(world.random.random_range(0..200));
+            let faults = &life.faults[lost];
+            let after = world.random.random_range(0..200);
+            if !world.lose_answers(faults, false) {
+                faults.set_offline_after(after);
+            }
         }
+        let unanswered = world.swallow_answers(&life.faults);
         let mut load = Workload::new(world.random.random(), 60);
         load.max_blocks = 40;
         let watched = world.oracle.watch(Arc::new(array.clone()));
@@ -74,8 +80,7 @@ impl Reshaped {
             let _ = load.run(&*watched, &spawner).await;
         };
         let syncing = keep(&world.supply, life, array, 40);
-        life.executor
-            .block_on(futures_util::future::join(work, syncing));
+        life.run(futures_util::future::join(work, syncing), unanswered);
     }
 
     /// The array starts, what was begun is brought to its end, and the oracle is asked. Whether it is whole.

@@ -1,0 +1,64 @@
+//! Bugs that the simulation has found, each by the seed that found it: without its fix it fails.
+//!
+//! A seed replays a run only as long as nothing draws another random number.
+
+use super::*;
+use crate::level::{CopiesLayout, ParityLayout};
+
+/// A rebuilt member held an old block below a mark that said it was lost; the mark was cleared by a write that a power
+/// cut then took back.
+#[test]
+fn a_cut_after_a_lost_block_was_written_shows_nothing_old() {
+    survives_as(1238, shape(Level::Raid1, 3));
+}
+
+/// A leg that was bad in part of a window was not compared in the rest of it, where it answered readers.
+#[test]
+fn a_copy_that_is_bad_in_part_is_resynced_in_the_rest() {
+    let three_near = Shape {
+        copies: CopiesLayout::from_name("n3"),
+        ..shape(Level::Raid10, 5)
+    };
+    survives_as(7, three_near);
+}
+
+/// A block that could be read from no copy was marked lost on the rebuilt member alone; when that member's log was torn,
+/// nothing told that what lay below the mark was old.
+#[test]
+fn a_torn_log_does_not_forget_what_no_copy_had() {
+    let three_near = Shape {
+        copies: CopiesLayout::from_name("n3"),
+        ..shape(Level::Raid10, 5)
+    };
+    survives_as(148, three_near);
+}
+
+/// Two reads in a row each mended the other copy from what they had read; the power went before either was durable.
+#[test]
+fn a_mended_copy_is_durable_before_it_is_mended_from() {
+    let two_offset = Shape {
+        copies: CopiesLayout::from_name("o2"),
+        ..shape(Level::Raid10, 3)
+    };
+    survives_as(1002, two_offset);
+}
+
+/// The others knew already that a disk was to replace a member, itself it had not heard of it.
+#[test]
+fn a_replacement_that_has_not_heard_of_it_is_one() {
+    let layout = ParityLayout::of(Level::Raid6).nth(6);
+    let members = 4;
+    survives_as(
+        513,
+        Shape {
+            layout,
+            ..shape(Level::Raid6, members)
+        },
+    );
+}
+
+/// A replaced member was out in memory, but not yet in the superblocks, when what it had missed was acknowledged.
+#[test]
+fn nothing_is_written_while_a_replaced_member_still_counts() {
+    survives_as(7725, shape(Level::Raid1, 3));
+}
