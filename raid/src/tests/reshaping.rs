@@ -4,7 +4,7 @@ use weft_block::{BlockDevice, ErrorKind, IoVec, Request};
 
 use super::harness::*;
 use crate::level::{Level, ParityLayout};
-use crate::superblock::SUPER_BYTE;
+use crate::superblock::{Features, SUPER_BYTE};
 use crate::{Array, ArrayState, Consistency, Growth, SyncAction};
 
 /// What is to become of an array.
@@ -189,6 +189,39 @@ fn members_may_have_moved_differently_far() {
     rig.stop(&array);
     let array = rig.assemble(&[0, 1, 2]).expect("it starts");
     assert_eq!(rig.read(&array, 0, data.len()).expect("read"), data);
+}
+
+/// Only mdadm's backup file has what was written over when it stopped.
+#[test]
+fn data_that_is_moved_in_place_is_left_to_mdadm() {
+    let change = Change {
+        shape: shape(Level::Raid5, 3),
+        growth: members(4),
+    };
+    let (rig, array, data) = rig(&change, 5, Consistency::Resync);
+    grow(&rig, &array, &change.growth).expect("it begins");
+    let in_place = || {
+        for index in 0..4 {
+            let mut superblock = rig.superblock(index);
+            superblock.features = superblock.features.without(Features::NEW_OFFSET);
+            superblock.reshape.new_offset = 0;
+            rig.disks[index].poke(SUPER_BYTE, &superblock.to_bytes(512));
+        }
+    };
+    rig.stop(&array);
+    let before: Vec<_> = (0..4).map(|index| rig.superblock(index)).collect();
+    in_place();
+    let refused = rig.assemble(&[0, 1, 2, 3]).err().expect("it is refused");
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert!(refused.sentence().contains("backup file"), "{refused:?}");
+    for (index, superblock) in before.iter().enumerate() {
+        assert_eq!(rig.superblock(index).events, superblock.events);
+        rig.disks[index].poke(SUPER_BYTE, &superblock.to_bytes(512));
+    }
+    let array = rig.assemble(&[0, 1, 2, 3]).expect("it starts");
+    rig.sync(&array).expect("synced");
+    let read = rig.read(&array, 0, data.len()).expect("read");
+    assert_eq!(read, data);
 }
 
 /// A bitmap that remembers what a member has missed counts in a shape that the member knows nothing of.

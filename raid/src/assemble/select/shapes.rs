@@ -99,8 +99,15 @@ pub(in crate::assemble) fn change(
         .iter()
         .filter(|(_, _, verdict)| verdict.slot().is_some());
     let shifts = slotted.map(|(_, examined, _)| examined.superblock.shift() * SECTOR as i64);
-    Ok(Some(Change {
-        moves: change.moves.over(shifts),
-        ..change
-    }))
+    let moves = change.moves.over(shifts);
+    // Whoever stopped there may have written over what it had not moved: md asks mdadm for it then.
+    if change.position != moves.last() && moves.step(change.position, 0).is_none() {
+        let why = format!(
+            "array {name} cannot start: its data is moved in place, and what belongs at byte {} of it may be nowhere \
+             but in mdadm's backup file; mdadm --assemble --backup-file goes on with it",
+            change.position
+        );
+        return Err(Error::new(ErrorKind::Unsupported, why));
+    }
+    Ok(Some(Change { moves, ..change }))
 }
