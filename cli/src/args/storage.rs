@@ -227,6 +227,13 @@ pub(crate) enum VgCommand {
         #[arg(required = true)]
         disks: Vec<String>,
     },
+    /// Take in what a group's disks have grown by, such as an array that got a member
+    Grow {
+        /// The group
+        name: String,
+        /// DISKs of it [default: all]
+        disks: Vec<String>,
+    },
     /// Take unused disks out of a group
     Reduce {
         /// The group

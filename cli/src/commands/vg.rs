@@ -24,6 +24,9 @@ pub(super) async fn run(client: &Client, output: &Output, command: VgCommand) ->
         VgCommand::Extend { name, disks } => {
             with_disks(client, output, &name, "extend", &disks).await?
         }
+        VgCommand::Grow { name, disks } => {
+            with_disks(client, output, &name, "grow", &disks).await?
+        }
         VgCommand::Reduce { name, disks } => {
             with_disks(client, output, &name, "reduce", &disks).await?
         }

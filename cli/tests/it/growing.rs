@@ -148,6 +148,48 @@ impl Served {
 }
 
 #[test]
+fn a_group_takes_in_what_its_array_has_grown_by() {
+    let weft = Weft::new();
+    weft.disks(&["a", "b", "c", "d"], "64M");
+    let ok = |line: &str| weft.ok(&line.split(' ').collect::<Vec<_>>());
+    ok("raid create tank --level 5 --chunk 64K ./a ./b ./c");
+    ok("raid wait tank");
+    ok("vg create data tank");
+    ok("lv create data/root --size 100%FREE");
+    let (_, message) = weft.fails(&["vg", "grow", "data"]);
+    assert!(message.contains("has grown by an extent"), "{message}");
+    ok("raid grow tank ./d");
+    ok("raid wait tank");
+    let before = weft.json(&["vg", "show", "data"]);
+    ok("vg grow data");
+    let after = weft.json(&["vg", "show", "data"]);
+    assert!(size(&after) > size(&before) + (48 << 20), "{after}");
+    ok("lv resize data/root --size +48M");
+    let address = format!("unix:{}", weft.at("root.sock"));
+    weft.ok(&[
+        "export",
+        "add",
+        "data/root",
+        "--nbd",
+        &address,
+        "--name",
+        "root",
+    ]);
+    let text = format!("nbd+unix:///root?socket={}", weft.at("root.sock"));
+    let url: Url = text.parse().unwrap();
+    block_on(async {
+        let device = NbdDevice::connect(&url).await.unwrap();
+        let queue = device.open(&spawner()).unwrap();
+        let last = device.info().size - 4096;
+        let bytes = data::bytes(5, 4096);
+        let write = Request::write_fua(last, IoVec::copy_of(&bytes));
+        queue.submit(write).await.result.unwrap();
+        let read = queue.submit(Request::read(last, IoVec::zeroed(4096))).await;
+        assert!(*read.buffer.to_buffer() == *bytes);
+    });
+}
+
+#[test]
 fn a_reshape_goes_on_after_the_daemon_was_killed() {
     let served = Served::new("--level 6 --chunk 64K ./a ./b ./c ./d");
     served.ok("raid sync tank --ceiling 1M");

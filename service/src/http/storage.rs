@@ -39,6 +39,7 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/vg/import", post(vg_import))
         .route("/v1/vg/{name}", get(group).delete(vg_remove))
         .route("/v1/vg/{name}/extend", post(vg_extend))
+        .route("/v1/vg/{name}/grow", post(vg_grow))
         .route("/v1/vg/{name}/reduce", post(vg_reduce))
         .route("/v1/vg/{name}/rename", post(vg_rename))
         .route("/v1/vg/{name}/check", post(vg_check))
@@ -207,6 +208,16 @@ async fn vg_extend(
 ) -> Answer<Group> {
     Ok(Json(
         daemon.storage.extend_group(&name, &request.disks).await?,
+    ))
+}
+
+async fn vg_grow(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    Body(request): Body<DiskList>,
+) -> Answer<Group> {
+    Ok(Json(
+        daemon.storage.grow_group(&name, &request.disks).await?,
     ))
 }
 

@@ -311,6 +311,24 @@ impl Storage {
         Ok(running.describe().await)
     }
 
+    /// Takes in what disks of a group have grown by; all of them if none is named.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` if none has grown or one is not in the group.
+    pub async fn grow_group(&self, name: &str, disks: &[String]) -> Result<api::Group> {
+        let state = self.state.lock().await;
+        let disks = disks.to_vec();
+        state
+            .change_group(name, move |group| {
+                Box::pin(async move {
+                    let disks: Vec<&str> = disks.iter().map(String::as_str).collect();
+                    group.take_growth(&disks, &spawner()).await
+                })
+            })
+            .await?;
+        Ok(state.running_group(name)?.describe().await)
+    }
+
     /// Takes unused disks out of a group.
     ///
     /// # Errors

@@ -136,6 +136,42 @@ fn lvm2_reads_and_changes_our_groups_and_we_its() -> Result<()> {
     judge.check_files(&paths, 1, "again")
 }
 
+#[test]
+fn what_disks_have_grown_by_is_used_by_lvm2_and_us() -> Result<()> {
+    require!("lvm", "pvck", "losetup");
+    if !can::be_root() {
+        skip!("loop devices need root");
+    }
+    let folder = temp_dir();
+    let paths = disks(folder.path(), &[32, 32]);
+    let enlarge = |path: &PathBuf| -> Result<()> {
+        let file = std::fs::File::options().write(true).open(path)?;
+        Ok(file.set_len(file.metadata()?.len() + 16 * MIB)?)
+    };
+    let judge = Lvm2::new(folder.path())?;
+    Ours::new(&paths)?.create("tank")?;
+    enlarge(&paths[0])?;
+    Ours::new(&paths)?.change(async |group, spawner| group.take_growth(&[], spawner).await)?;
+    judge.check_files(&paths, 2, "tank")?;
+    let lvm2 = Attached::new(&judge, &paths)?;
+    let columns = "pvs --noheadings --units m --nosuffix --separator , -o pv_size,dev_size";
+    let report = lvm2.lvm(columns)?;
+    ensure!(report.contains("47.00,48.00"), "{report}");
+    lvm2.lvm("vgck tank")?;
+    drop(lvm2);
+    enlarge(&paths[1])?;
+    let lvm2 = Attached::new(&judge, &paths)?;
+    lvm2.lvm(&format!("pvresize {}", lvm2.loops[1].path().display()))?;
+    drop(lvm2);
+    let ours = Ours::new(&paths)?;
+    let extents = ours.read("tank", |group| {
+        let pvs = group.model().physical_volumes.iter();
+        pvs.map(|pv| pv.extent_count).collect::<Vec<_>>()
+    })?;
+    ensure!(extents == [47, 47], "{extents:?}");
+    Ok(())
+}
+
 fn they_read_and_change(lvm2: &Attached<'_>) -> Result<()> {
     let columns = "lvs --noheadings --units m --nosuffix --separator , -o lv_name,lv_size,segtype";
     let report = lvm2.lvm(&format!("{columns} tank"))?;

@@ -4,7 +4,7 @@ use weft_block::Result;
 
 use super::areas::Member;
 use super::bytes::Bytes;
-use crate::format::{LABEL_SECTOR, PV_IN_USE, label_sector};
+use crate::format::{LABEL_SECTOR, PV_IN_USE, PvLabel, label_sector};
 
 const SECTOR: u64 = 512;
 
@@ -28,6 +28,19 @@ impl Member {
             true => label.flags | PV_IN_USE,
             false => label.flags & !PV_IN_USE,
         };
+        self.write_label(bytes, label).await
+    }
+
+    /// Says in the label how large the device is now.
+    pub(super) async fn mark_size(&mut self, bytes: &Bytes, size: u64) -> Result<()> {
+        let label = PvLabel {
+            device_size: size,
+            ..self.label.clone()
+        };
+        self.write_label(bytes, label).await
+    }
+
+    async fn write_label(&mut self, bytes: &Bytes, label: PvLabel) -> Result<()> {
         // Found in the spare sector, it is the one whole copy of an update that was cut short.
         let home = match self.label_sector {
             0 | 3 => self.label_sector,

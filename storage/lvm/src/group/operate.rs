@@ -114,6 +114,55 @@ impl Group {
         self.leave(next, &leaving, description, spawner).await
     }
 
+    /// Takes in what disks, named as in [`reduce`](Self::reduce), have grown by; all that the group has if none is named.
+    ///
+    /// # Errors
+    /// `Invalid` if none of them has grown by an extent; `Unsupported` for a physical volume with metadata behind its
+    /// extents; and as every change.
+    pub async fn take_growth(&mut self, disks: &[&str], spawner: &Spawner) -> Result<()> {
+        self.check_changeable()?;
+        let mut next = VolumeGroup::clone(&self.model);
+        let named: Vec<Id> = disks
+            .iter()
+            .map(|disk| self.physical_volume(disk))
+            .collect::<Result<_>>()?;
+        let is_meant = |id: &Id| named.is_empty() || named.contains(id);
+        let mut grown = Vec::new();
+        for member in &self.members {
+            let (id, size) = (member.label.id, member.disk.device.info().size);
+            if !is_meant(&id) || !plan::resize_physical_volume(&mut next, id, size)? {
+                continue;
+            }
+            if member.has_metadata_behind_data() {
+                let why = format!(
+                    "{} has metadata behind its extents, which would be in their way",
+                    member.disk.name
+                );
+                return Err(Error::new(ErrorKind::Unsupported, why));
+            }
+            grown.push((id, size));
+        }
+        if grown.is_empty() {
+            let why = format!(
+                "no disk of volume group {} has grown by an extent",
+                next.name
+            );
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let description = format!("weft: resized physical volumes of {}", next.name);
+        self.change(next, description, spawner).await?;
+        for member in &mut self.members {
+            let size = grown.iter().find(|(id, _)| *id == member.label.id);
+            let Some((_, size)) = size else { continue };
+            let bytes = Bytes::open(&member.disk, spawner)?;
+            // The text counts; the label is a hint.
+            if let Err(error) = member.mark_size(&bytes, *size).await {
+                self.problems.push(error.sentence());
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the physical volumes that are missing out of the group.
     ///
     /// # Errors
@@ -323,6 +372,12 @@ impl Group {
 }
 
 impl Member {
+    fn has_metadata_behind_data(&self) -> bool {
+        let data = self.label.data_areas.iter().map(|area| area.offset).min();
+        let data = data.unwrap_or(u64::MAX);
+        self.areas.iter().any(|area| area.place.offset >= data)
+    }
+
     /// Empties the metadata areas and takes the mark off the label, so that the volume belongs to no group.
     pub(super) async fn forget_group(&mut self, bytes: &Bytes) -> Result<()> {
         for area in &mut self.areas {

@@ -63,7 +63,8 @@ fn check_pv(pv: &PhysicalVolume, extent_size: u64) -> Result<()> {
         .and_then(|sectors| sectors.checked_add(pv.extent_start))
         .filter(|&end| end <= MAX_SECTORS)
         .ok_or_else(|| corrupt(format!("physical volume {key} is impossibly large")))?;
-    if pv.device_size != 0 && end > pv.device_size {
+    // pvresize leaves what the extents may take there, without what lies before them.
+    if pv.device_size != 0 && end - pv.extent_start > pv.device_size {
         return Err(corrupt(format!(
             "the extents of physical volume {key} end beyond its {} sectors",
             pv.device_size

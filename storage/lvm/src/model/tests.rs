@@ -173,7 +173,7 @@ const IMPOSSIBLE: &[(&str, &str, &str)] = &[
         "extent_size = 9223372036854775807",
         "extents of",
     ),
-    ("pe_count = 63", "pe_count = 64", "end beyond"),
+    ("pe_count = 63", "pe_count = 65", "end beyond"),
     (
         "pe_count = 63",
         "pe_count = 9223372036854775807",

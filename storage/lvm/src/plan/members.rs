@@ -103,6 +103,29 @@ pub fn add_physical_volume(
     Ok(())
 }
 
+/// Takes in what the device of a physical volume has grown by. Whether it has grown by an extent or more.
+///
+/// # Errors
+/// `Invalid` if it is not in the group, or has become smaller than what the group knows of.
+pub fn resize_physical_volume(group: &mut VolumeGroup, id: Id, device_size: u64) -> Result<bool> {
+    let (name, extent) = (group.name.clone(), group.extent_bytes());
+    let Some(pv) = group.physical_volumes.iter_mut().find(|pv| pv.id == id) else {
+        return Err(invalid(format!(
+            "physical volume {id} is not in volume group {name}"
+        )));
+    };
+    let extents = device_size.saturating_sub(pv.extent_start * SECTOR) / extent;
+    if extents < pv.extent_count {
+        return Err(invalid(format!(
+            "{} has become smaller: volume group {name} has {} extents there, and it has room for {extents}",
+            pv.device, pv.extent_count
+        )));
+    }
+    let grows = extents > pv.extent_count;
+    (pv.extent_count, pv.device_size) = (extents, device_size / SECTOR);
+    Ok(grows)
+}
+
 /// Takes a physical volume out of the group.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ mod volumes;
 pub use allocate::{Piece, allocate, capacity};
 pub use members::{
     NewGroup, add_physical_volume, new_group, remove_missing, remove_physical_volume, rename_group,
+    resize_physical_volume,
 };
 pub use volumes::{
     Amount, NewVolume, Stamp, create_volume, remove_volume, rename_volume, resize_volume,

@@ -402,3 +402,50 @@ fn different_metadata_of_one_version_is_refused() {
         "different metadata of volume group tank",
     );
 }
+
+#[test]
+fn what_a_disk_has_grown_by_is_taken_in() {
+    let rig = Rig::new(&[16, 16]);
+    let spawner = rig.spawner();
+    let mut group = rig.create();
+    rig.run(group.create_volume(&linear("a", 20), &spawner))
+        .unwrap();
+    let none = rig.run(group.take_growth(&[], &spawner));
+    expect_error(
+        none,
+        ErrorKind::Invalid,
+        "no disk of volume group tank has grown",
+    );
+    rig.memory[1].resize(40 * MIB);
+    let other = rig.run(group.take_growth(&["disk0"], &spawner));
+    expect_error(other, ErrorKind::Invalid, "has grown by an extent");
+    let nobody = rig.run(group.take_growth(&["disk7"], &spawner));
+    expect_error(
+        nobody,
+        ErrorKind::Invalid,
+        "disk7 is not in volume group tank",
+    );
+    assert_eq!(group.model().physical_volumes[1].extent_count, 15);
+
+    let volume = rig.run(async { group.volume("a") }).expect("active");
+    rig.run(group.take_growth(&[], &spawner)).unwrap();
+    assert_eq!(group.model().physical_volumes[1].extent_count, 39);
+    assert_eq!(
+        group.model().physical_volumes[1].device_size,
+        40 * MIB / 512
+    );
+    rig.run(group.resize_volume("a", Amount::Bytes(50 * MIB), &[], &spawner))
+        .unwrap();
+    assert_eq!(volume.info().size, 50 * MIB);
+    let queue = volume.open(&spawner).expect("a queue");
+    let end = Request::write(50 * MIB - 512, IoVec::zeroed(512));
+    rig.run(queue.submit(end)).result.expect("written");
+    drop((queue, volume));
+
+    let found = rig.found();
+    assert!(found.problems().is_empty(), "{:?}", found.problems());
+    assert_eq!(found.model(), group.model());
+    rig.memory[0].resize(8 * MIB);
+    let smaller = rig.run(group.take_growth(&["disk0"], &spawner));
+    expect_error(smaller, ErrorKind::Invalid, "has become smaller");
+}
