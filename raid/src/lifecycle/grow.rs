@@ -120,84 +120,92 @@ impl Array {
     }
 
     fn way(&self, lane: &Lane, growth: &Growth, joining: u32) -> Result<Way> {
-        let level = lane.shared.superblock.level;
         self.check_idle(lane)?;
-        let at_once = |form: Form| Way {
+        let Growth {
+            level,
+            size,
+            consistency,
+            ..
+        } = growth;
+        let kinds = [size.is_some(), consistency.is_some(), growth.has_shape()];
+        if kinds.into_iter().filter(|asked| *asked).count() > 1 {
+            return self.invalid("its size, its policy and its shape change one after the other");
+        }
+        let now = lane.shared.superblock.level;
+        let spares = self.spares() + joining;
+        let form = match (size, consistency, level) {
+            (Some(size), ..) => self.form_of_size(lane, *size)?,
+            (_, Some(wanted), _) => self.form_of_policy(lane, *wanted)?,
+            (.., Some(level)) if *level != now => {
+                return self.way_by_level(lane, growth, *level, spares);
+            }
+            _ if now == Level::Raid1 => self.form_of_mirror(lane, growth, spares)?,
+            _ => return self.way_by_moving(lane, growth, spares),
+        };
+        Ok(Way {
             form: Some(form),
             target: None,
-        };
-        match growth {
-            Growth {
-                size: Some(_),
-                consistency: Some(_),
-                ..
-            } => self.invalid("its size and its policy change one after the other"),
-            Growth { size, consistency, .. }
-                if growth.has_shape() && (size.is_some() || consistency.is_some()) =>
-            {
-                self.invalid("its size, its policy and its shape change one after the other")
+        })
+    }
+
+    /// Another number of legs, and nothing else.
+    fn form_of_mirror(&self, lane: &Lane, growth: &Growth, spares: u32) -> Result<Form> {
+        match growth.members {
+            Some(legs) if growth.chunk.is_none() && growth.layout.is_none() => {
+                self.form_of_legs(lane, legs, spares)
             }
-            Growth { size: Some(size), .. } => self.form_of_size(lane, *size).map(at_once),
-            Growth {
-                consistency: Some(wanted),
-                ..
-            } => self.form_of_policy(lane, *wanted).map(at_once),
-            Growth { level: Some(to), .. } if *to != level => {
-                // What lacks nothing but its parity can do without it.
-                match to {
-                    Level::Raid0 => self.check_data(lane)?,
-                    _ => self.check_whole(lane)?,
-                }
-                let spares = self.spares() + joining;
-                let form = self.form_of_level(lane, growth, *to, spares)?;
-                self.way_by_form(lane, growth, form, spares)
-            }
-            Growth { members: Some(legs), chunk: None, layout: None, .. } if level == Level::Raid1 => {
-                let spares = self.spares() + joining;
-                self.form_of_legs(lane, *legs, spares).map(at_once)
-            }
-            _ if !level.has_parity() => self.invalid(&format!(
-                "{level} cannot be changed like this; RAID-4, RAID-5 and RAID-6 change members, chunk and layout, RAID-1 its legs"
-            )),
-            _ => {
-                self.check_whole(lane)?;
-                let spares = self.spares() + joining;
-                let now = &lane.shared.superblock;
-                let target = self.target(now, growth, spares)?;
-                if target == Target::of(now) {
-                    return self.invalid("it has that shape already");
-                }
-                self.plan_reshape(now, &lane.shared.geometry, lane.shared.bitmap_sectors(), &target)?;
-                Ok(Way {
-                    form: None,
-                    target: Some(target),
-                })
-            }
+            _ => self.invalid("RAID-1 has neither chunks nor layouts"),
         }
     }
 
     /// Another level, and then perhaps another shape.
-    fn way_by_form(&self, lane: &Lane, growth: &Growth, form: Form, spares: u32) -> Result<Way> {
+    fn way_by_level(&self, lane: &Lane, growth: &Growth, level: Level, spares: u32) -> Result<Way> {
+        // What lacks nothing but its parity can do without it.
+        match level {
+            Level::Raid0 => self.check_data(lane)?,
+            _ => self.check_whole(lane)?,
+        }
+        let form = self.form_of_level(lane, growth, level, spares)?;
         let after = &form.superblock;
-        let target = match after.level.has_parity() {
+        let target = match level.has_parity() {
             true => self.target(after, growth, spares)?,
             false => Target::of(after),
         };
-        if target == Target::of(after) {
-            return Ok(Way {
-                form: Some(form),
-                target: None,
-            });
+        let target = (target != Target::of(after)).then_some(target);
+        if let Some(target) = &target {
+            let geometry = form.geometry()?;
+            if geometry.members() > lane.shared.geometry.members() {
+                return self.invalid(
+                    "its level changes first, and what it lacks then is rebuilt; members, chunk \
+                     and layout change when that is done",
+                );
+            }
+            self.plan_reshape(after, &geometry, lane.shared.bitmap_sectors(), target)?;
         }
-        let geometry = form.geometry()?;
-        if geometry.members() > lane.shared.geometry.members() {
-            return self.invalid(
-                "its level changes first, and what it lacks then is rebuilt; members, chunk and layout change when that is done",
-            );
-        }
-        self.plan_reshape(after, &geometry, lane.shared.bitmap_sectors(), &target)?;
         Ok(Way {
             form: Some(form),
+            target,
+        })
+    }
+
+    /// Another shape of the same level.
+    fn way_by_moving(&self, lane: &Lane, growth: &Growth, spares: u32) -> Result<Way> {
+        let (now, geometry) = (&lane.shared.superblock, &lane.shared.geometry);
+        if !now.level.has_parity() {
+            return self.invalid(&format!(
+                "{} cannot be changed like this; RAID-4, RAID-5 and RAID-6 change members, \
+                 chunk and layout, RAID-1 its legs",
+                now.level
+            ));
+        }
+        self.check_whole(lane)?;
+        let target = self.target(now, growth, spares)?;
+        if target == Target::of(now) {
+            return self.invalid("it has that shape already");
+        }
+        self.plan_reshape(now, geometry, lane.shared.bitmap_sectors(), &target)?;
+        Ok(Way {
+            form: None,
             target: Some(target),
         })
     }

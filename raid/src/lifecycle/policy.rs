@@ -80,6 +80,10 @@ impl Array {
             Consistency::Ppl if level != Level::Raid5 => Consistency::Bitmap,
             had => had,
         };
+        if policy(&form.superblock) == wanted {
+            // It stays where it is.
+            return Ok(());
+        }
         match self.set_policy(form, wanted) {
             // There may be no room.
             Err(_) => self.set_policy(form, Consistency::Resync),

@@ -4,7 +4,6 @@ use weft_block::{Result, SECTOR};
 
 use super::form::Form;
 use super::grow::MemberSize;
-use super::policy::policy;
 use crate::array::{Array, Lane};
 use crate::geometry::Shape;
 use crate::level::Level;
@@ -18,7 +17,10 @@ impl Array {
         let superblock = &mut form.superblock;
         let far = matches!(geometry.shape(), Shape::Copies(copies) if copies.has_far_part());
         if far || superblock.level == Level::Raid0 {
-            return self.invalid("only the levels with redundancy grow with their members, and not RAID-10 with far copies");
+            return self.invalid(
+                "only the levels with redundancy grow with their members, and not RAID-10 with far \
+                 copies",
+            );
         }
         let room = {
             let state = self.core.state();
@@ -54,9 +56,6 @@ impl Array {
         }
         superblock.size = wanted;
         form.resync_from = Some(geometry.sync_size());
-        // The bitmap may need another size.
-        let kept = policy(&form.superblock);
-        self.keep_policy(&mut form, kept)?;
         Ok(form)
     }
 }

@@ -63,7 +63,8 @@ impl Array {
             _ if from == level => return self.invalid(&format!("it is {level} already")),
             _ => {
                 return self.invalid(&format!(
-                    "{from} does not become {level}; the ways are 1 to 5, 5 to 6, 0 to 4 or 5, 4 to 5, and back"
+                    "{from} does not become {level}; the ways are 1 to 5, 5 to 6, 0 to 4 or 5, \
+                     4 to 5, and back"
                 ));
             }
         };
@@ -151,7 +152,8 @@ impl Array {
         let of_six = ParityLayout::from_number(Level::Raid6, superblock.layout);
         let Some(layout) = of_six.and_then(ParityLayout::without_q_last) else {
             return self.invalid(
-                "Q moves through its members; give it a layout that ends in -6 first, such as left-symmetric-6",
+                "Q moves through its members; give it a layout that ends in -6 first, such as \
+                 left-symmetric-6",
             );
         };
         superblock.layout = layout.number();
