@@ -143,7 +143,15 @@ impl Array {
                 .iter()
                 .flat_map(|(slot, bad)| self.belonging_to(*slot, bad, own));
             let guessed = guessed.fold(Vec::new(), |all, bad| with(&all, &bad));
+            let bytes: u64 = guessed.iter().map(|bad| bad.end - bad.start).sum();
+            let path = member.path.clone();
             member.bad = guessed.into();
+            if bytes > 0 {
+                state.note(format!(
+                    "the bad-block log of {path} was torn by a power cut: {bytes} bytes that belong to what others have \
+                     lost count as lost there, until they are written"
+                ));
+            }
         }
         !torn_logs.is_empty()
     }

@@ -147,6 +147,11 @@ fn a_torn_log_of_raid_10_is_guessed_where_its_own_copies_lie() {
     let guessed = state().members[first].bad.clone();
     assert_eq!(guessed.len(), 1, "{guessed:?}");
     assert_eq!(guessed[0], CHUNK + 512..CHUNK + 1024);
+    let notices = state().notices.join("\n");
+    assert!(
+        notices.contains("disk0 was torn by a power cut: 512 bytes"),
+        "{notices}"
+    );
 }
 
 /// Reads every page of an array whose disk 1 cannot read the first `pages` of its data.
