@@ -1,6 +1,8 @@
 //! A RAID-5 array over five files on one disk, by direct I/O at depth 32, against what its I/Os cost without it: fio's
 //! io_uring on one of the members, doing as many raw I/Os as the array must for the same work. A small write of RAID-5
-//! takes four (two reads, two writes), a full-stripe write 1.25 bytes for each. Then rebuilds, on disks of a given speed.
+//! takes four (two reads, two writes), a full-stripe write 1.25 bytes for each. The raw I/Os are never flushed, and the
+//! partial parity log is, by every batch: so it is measured on disks that say that they have no volatile cache, too.
+//! Then rebuilds, on disks of a given speed.
 //!
 //! `WEFT_BENCH_FOLDER` says where the files lie (by default the system's folder for temporary files),
 //! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds), `WEFT_BENCH_ONLY` which words a table must have in its title
@@ -8,6 +10,8 @@
 
 #[path = "raid/disk.rs"]
 mod disk;
+#[path = "raid/kept.rs"]
+mod kept;
 #[path = "raid/rebuild.rs"]
 mod rebuild;
 
@@ -95,7 +99,12 @@ fn main() -> Result<()> {
             // The journal is the last.
             let disks = MEMBERS + usize::from(policy == Consistency::Journal);
             let paths = &paths[..disks];
-            contest.add(&name, move || ours(case, policy, paths));
+            contest.add(&name, move || ours(case, policy, false, paths));
+        }
+        if case.is_write {
+            let paths = &paths[..MEMBERS];
+            let kept = move || ours(case, Consistency::Ppl, true, paths);
+            contest.add("weft, ppl, no caches", kept);
         }
         contest.add("raw I/Os, fio", || raw(case, &paths[0]));
         println!("{}", contest.run()?);
@@ -117,9 +126,9 @@ fn told(error: weft_block::Error) -> anyhow::Error {
 }
 
 /// One turn of ours: the array and its load on one thread.
-fn ours(case: &'static Case, policy: Consistency, paths: &[PathBuf]) -> Result<Sample> {
+fn ours(case: &'static Case, policy: Consistency, kept: bool, paths: &[PathBuf]) -> Result<Sample> {
     block_on(async {
-        let array = array(policy, paths).await?;
+        let array = array(policy, kept, paths).await?;
         let (cpu, begun) = (cpu_of_this_process()?, Instant::now());
         let until = begun + Duration::from_secs(seconds());
         let blocks = array.info().size / case.block;
@@ -143,7 +152,7 @@ fn ours(case: &'static Case, policy: Consistency, paths: &[PathBuf]) -> Result<S
     })
 }
 
-async fn array(policy: Consistency, paths: &[PathBuf]) -> Result<Array> {
+async fn array(policy: Consistency, kept: bool, paths: &[PathBuf]) -> Result<Array> {
     let mut number = 0_u8;
     let random = || {
         number += 1;
@@ -160,10 +169,14 @@ async fn array(policy: Consistency, paths: &[PathBuf]) -> Result<Array> {
             direct: Direct::On,
             ..OpenOptions::default()
         };
-        let device = FileDevice::open(path, &options).map_err(told)?;
+        let mut device: Arc<dyn BlockDevice> =
+            Arc::new(FileDevice::open(path, &options).map_err(told)?);
+        if kept {
+            device = Arc::new(kept::Kept(device));
+        }
         Ok(MemberDevice {
             path: path.display().to_string(),
-            device: Arc::new(device),
+            device,
         })
     };
     let members: Result<Vec<MemberDevice>> = paths.iter().map(open).collect();

@@ -114,15 +114,15 @@ impl Log {
     }
 
     /// The next header of each slot that the batch concerns, with the partial parity that belongs behind it.
-    fn headers(&self, batch: &mut [Waiting]) -> BTreeMap<u32, (Header, Vec<IoVec>)> {
+    fn headers(&self, batch: &mut [Waiting]) -> BTreeMap<u32, (Header, Vec<Buffer>)> {
         let mut state = self.state();
         state.generation += 1;
-        let mut headers = BTreeMap::<u32, (Header, Vec<IoVec>)>::new();
+        let mut headers = BTreeMap::<u32, (Header, Vec<Buffer>)>::new();
         for Logged { entry, partial } in batch.iter_mut().flat_map(|waiting| &mut waiting.changes) {
             let (header, parity) = headers.entry(entry.slot).or_default();
             header.generation = state.generation;
             header.entries.push(*entry);
-            parity.extend(partial.take().map(IoVec::from));
+            parity.extend(partial.take());
             state.used[entry.slot as usize] = Some(0);
         }
         headers
@@ -261,19 +261,40 @@ impl Lane {
 
     /// Writes a header to each member that the batch concerns; members that do not take theirs are failed.
     async fn write_batch(&self, log: &Log, batch: &mut [Waiting]) -> Result<()> {
-        let mut headers = log.headers(batch);
+        let headers = log.headers(batch);
         let mut sent = Vec::new();
         for (slot, id, place) in self.logs() {
-            let Some((header, parity)) = slot.and_then(|slot| headers.get_mut(&slot)) else {
+            let Some((header, parity)) = slot.and_then(|slot| headers.get(&slot)) else {
                 continue;
             };
-            let first = IoVec::copy_of(&header.to_bytes(log.signature));
-            let parity = parity.iter().cloned();
-            let vector = IoVec::join(std::iter::once(first).chain(parity));
-            sent.push((id, self.queue(id).submit(written(vector, place))));
+            let bytes = self.gathered(&header.to_bytes(log.signature), parity, place);
+            let write = Request::write_fua(place.bytes().start, bytes.into());
+            sent.push((id, self.queue(id).submit(write)));
         }
-        let failed = settle(sent).await;
+        // The memory of the next changes: fresh memory costs more than all that is done with it here.
+        let parity = headers.into_values().flat_map(|(_, parity)| parity);
+        parity.for_each(|partial| self.pool.put(partial));
+        let mut failed = Vec::new();
+        for (id, completion) in sent {
+            let completion = completion.await;
+            self.pool.put_vector(completion.buffer);
+            failed.extend(completion.result.err().map(|error| (id, error)));
+        }
         self.fail_members(failed).await
+    }
+
+    /// A header, what belongs to it, and zeroes behind it as far as there is room, in one piece.
+    fn gathered(&self, header: &[u8], parity: &[Buffer], place: PplPlace) -> Buffer {
+        let len = header.len() + parity.iter().map(|partial| partial.len()).sum::<usize>();
+        let mut bytes = self.pool.take(len + spare(len as u64, place));
+        let mut rest = &mut bytes[..];
+        for part in std::iter::once(header).chain(parity.iter().map(|partial| &**partial)) {
+            let (now, later) = rest.split_at_mut(part.len());
+            now.copy_from_slice(part);
+            rest = later;
+        }
+        rest.fill(0);
+        bytes
     }
 
     /// Writes a header that names nothing to every member; members that do not take theirs are failed.
@@ -394,10 +415,15 @@ impl Empty {
     }
 }
 
-/// The write of a header with what belongs to it, and zeroes behind it as far as there is room.
+/// The write of a header that names nothing, and zeroes behind it as far as there is room.
 fn written(header: IoVec, place: PplPlace) -> Request {
+    let zeroes = IoVec::zeroed(spare(header.len() as u64, place));
+    Request::write_fua(place.bytes().start, IoVec::join([header, zeroes]))
+}
+
+/// Zeroes that fit behind the first `len` bytes of a log, a block of them at most.
+fn spare(len: u64, place: PplPlace) -> usize {
     let bytes = place.bytes();
-    let spare = (bytes.end - bytes.start).saturating_sub(header.len() as u64);
-    let zeroes = IoVec::zeroed(spare.min(HEADER_BYTES as u64) as usize);
-    Request::write_fua(bytes.start, IoVec::join([header, zeroes]))
+    let spare = (bytes.end - bytes.start).saturating_sub(len);
+    spare.min(HEADER_BYTES as u64) as usize
 }
