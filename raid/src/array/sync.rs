@@ -28,6 +28,8 @@ const WINDOWS: RangeInclusive<u64> = 64 << 10..=256 << 10;
 const WINDOWS_OF_STEP: u64 = 32;
 /// Bytes of each member that a step takes at most, whatever it is allowed: all its windows are in flight together.
 const STEP: u64 = 4 << 20;
+/// And at least.
+const LEAST_STEP: u64 = 32 << 10;
 
 /// What is being made whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +153,7 @@ impl Array {
 }
 
 impl Syncer {
-    /// Does at most `most` bytes of each member (64 KiB at least, 4 MiB at most) of what is to be done next: resync
+    /// Does at most `most` bytes of each member (32 KiB at least, 4 MiB at most) of what is to be done next: resync
     /// before a change of shape before rebuild before a scrub; a spare takes a free slot first. The answer says what is left afterwards; idle means nothing.
     /// The step runs to its end even if the future is dropped.
     ///
@@ -163,7 +165,7 @@ impl Syncer {
             self.array.finish_reshape(&self.spawner).await?;
         }
         let (in_flight, lane) = self.begin().await?;
-        let most = most.clamp(64 << 10, STEP) / 4096 * 4096;
+        let most = most.clamp(LEAST_STEP, STEP) / 4096 * 4096;
         Lane::to_the_end(&self.spawner, async move {
             let _in_flight = in_flight;
             if let Some(refusal) = lane.shared.refusal() {

@@ -32,7 +32,7 @@ use groups::RunningGroup;
 
 // What drives an array in the background as the daemon does: for who measures it.
 pub use pace::Pace;
-pub use rebuild::Upkeep;
+pub use rebuild::{Keeper, Upkeep};
 
 /// The storage of one daemon.
 pub struct Storage {

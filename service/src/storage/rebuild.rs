@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_channel::mpsc;
+use futures_channel::{mpsc, oneshot};
 use futures_util::{FutureExt, StreamExt, select_biased};
+use weft_block::{Spawner, yield_now};
 use weft_raid::superblock::Timestamp;
 use weft_raid::{Array, Progress, Syncer};
-use weft_uring::{ShardHandle, sleep, spawner, yield_now};
+use weft_uring::{ShardHandle, spawner};
 
 use super::pace::Pace;
 
@@ -30,13 +31,14 @@ pub(super) fn now() -> Timestamp {
 /// How fast a background action has been of late.
 #[derive(Default)]
 pub(super) struct Meter {
-    samples: VecDeque<(Instant, u64)>,
+    /// When, and bytes that were done.
+    samples: VecDeque<(Duration, u64)>,
 }
 
 impl Meter {
-    fn note(&mut self, done: u64, at: Instant) {
+    fn note(&mut self, done: u64, at: Duration) {
         let is_new = self.samples.back().is_none_or(|&(last, before)| {
-            done < before || at.duration_since(last) >= SAMPLE_PERIOD
+            done < before || at.saturating_sub(last) >= SAMPLE_PERIOD
         });
         if !is_new {
             return;
@@ -52,7 +54,7 @@ impl Meter {
         while self
             .samples
             .front()
-            .is_some_and(|&(first, _)| at.duration_since(first) > RATE_WINDOW)
+            .is_some_and(|&(first, _)| at.saturating_sub(first) > RATE_WINDOW)
         {
             self.samples.pop_front();
         }
@@ -61,7 +63,7 @@ impl Meter {
     /// Bytes a second, once it can be told.
     pub(super) fn rate(&self) -> Option<u64> {
         let (&(first, from), &(last, to)) = (self.samples.front()?, self.samples.back()?);
-        let micros = u64::try_from(last.duration_since(first).as_micros()).ok()?;
+        let micros = u64::try_from(last.saturating_sub(first).as_micros()).ok()?;
         if micros == 0 {
             return None;
         }
@@ -74,13 +76,21 @@ pub struct Upkeep {
     wake: mpsc::Sender<()>,
     meter: Arc<Mutex<Meter>>,
     pace: Arc<Mutex<Pace>>,
-    ended: futures_channel::oneshot::Receiver<()>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Upkeep {
     /// Starts the work on the array's shard.
-    pub fn start(array: &Array, home: &ShardHandle, pace: Pace) -> Self {
+    pub(super) fn start(array: &Array, home: &ShardHandle, pace: Pace) -> Self {
+        let (upkeep, keeper) = Self::of(array, pace);
+        drop(home.run(move || keeper.run(spawner())));
+        upkeep
+    }
+
+    /// The work, to be run by whoever has an executor.
+    pub fn of(array: &Array, pace: Pace) -> (Self, Keeper) {
         let (wake, woken) = mpsc::channel(1);
+        let (end, ended) = oneshot::channel();
         let meter = Arc::<Mutex<Meter>>::default();
         let pace = Arc::new(Mutex::new(pace));
         let keeper = Keeper {
@@ -88,14 +98,15 @@ impl Upkeep {
             meter: meter.clone(),
             pace: pace.clone(),
             woken,
+            _end: end,
         };
-        let ended = home.run(move || keeper.run());
-        Self {
+        let upkeep = Self {
             wake,
             meter,
             pace,
             ended,
-        }
+        };
+        (upkeep, keeper)
     }
 
     /// How fast it may go.
@@ -130,11 +141,14 @@ impl Upkeep {
     }
 }
 
-struct Keeper {
+/// Does the background work of one array.
+pub struct Keeper {
     array: Array,
     meter: Arc<Mutex<Meter>>,
     pace: Arc<Mutex<Pace>>,
     woken: mpsc::Receiver<()>,
+    /// Dropped when the work has ended.
+    _end: oneshot::Sender<()>,
 }
 
 /// What a wait came to.
@@ -153,28 +167,29 @@ enum Stepped {
 }
 
 impl Keeper {
-    async fn run(mut self) {
+    /// Works until its upkeep is dropped, by the time of the executor.
+    pub async fn run(mut self, spawner: Spawner) {
         loop {
-            if !self.make_whole().await {
+            if !self.make_whole(&spawner).await {
                 return;
             }
-            match self.wait(TICK).await {
-                Wake::Tick => self.tick().await,
+            match self.wait(TICK, &spawner).await {
+                Wake::Tick => self.tick(&spawner).await,
                 Wake::Work => {}
                 Wake::End => return,
             }
         }
     }
 
-    async fn wait(&mut self, limit: Duration) -> Wake {
+    async fn wait(&mut self, limit: Duration, spawner: &Spawner) -> Wake {
         select_biased! {
             woken = self.woken.next() => if woken.is_some() { Wake::Work } else { Wake::End },
-            () = sleep(limit).fuse() => Wake::Tick,
+            () = spawner.sleep(limit).fuse() => Wake::Tick,
         }
     }
 
-    async fn tick(&self) {
-        if let Err(error) = self.array.tick(now(), &spawner()).await {
+    async fn tick(&self, spawner: &Spawner) {
+        if let Err(error) = self.array.tick(now(), spawner).await {
             tracing::warn!(
                 array = self.array.name(),
                 error = error.sentence(),
@@ -184,11 +199,11 @@ impl Keeper {
     }
 
     /// Steps until nothing is left to do; tells whether to go on living.
-    async fn make_whole(&mut self) -> bool {
+    async fn make_whole(&mut self, spawner: &Spawner) -> bool {
         if self.array.progress().is_idle() {
             return true;
         }
-        let syncer = match self.array.syncer(&spawner()) {
+        let syncer = match self.array.syncer(spawner) {
             Ok(syncer) => syncer,
             Err(error) => {
                 tracing::warn!(
@@ -199,53 +214,53 @@ impl Keeper {
                 return true;
             }
         };
-        let mut ticked = Instant::now();
+        let mut ticked = spawner.now();
         let mut requests = self.array.requests();
         // Nobody is known to have been there: as after a pause.
-        let mut last_seen = Instant::now();
+        let mut last_seen = spawner.now();
         let mut busy = false;
         loop {
             let pace = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
             let rest = match pace.paused {
                 true => TICK,
                 false => {
-                    let quiet = if busy {
-                        Duration::ZERO
-                    } else {
-                        last_seen.elapsed()
+                    let begun = spawner.now();
+                    let quiet = match busy {
+                        true => Duration::ZERO,
+                        false => begun - last_seen,
                     };
-                    let (bytes, begun) = (pace.step(quiet), Instant::now());
-                    match self.step(&syncer, bytes).await {
+                    let bytes = pace.step(quiet);
+                    match self.step(&syncer, bytes, spawner).await {
                         Stepped::Done => break,
-                        Stepped::On => pace.rest(bytes, begun.elapsed(), busy),
+                        Stepped::On => pace.rest(bytes, spawner.now() - begun, busy),
                         Stepped::Failed => RETRY,
                     }
                 }
             };
-            if ticked.elapsed() >= TICK {
-                self.tick().await;
-                ticked = Instant::now();
+            if spawner.now() - ticked >= TICK {
+                self.tick(spawner).await;
+                ticked = spawner.now();
             }
-            if !self.rest(rest).await {
+            if !self.rest(rest, spawner).await {
                 return false;
             }
             let seen = self.array.requests();
             (busy, requests) = (seen != requests, seen);
             if busy {
-                last_seen = Instant::now();
+                last_seen = spawner.now();
             }
         }
         *self.meter.lock().unwrap_or_else(PoisonError::into_inner) = Meter::default();
         // What was made whole is recorded at once, not at the next tick.
-        self.tick().await;
+        self.tick(spawner).await;
         true
     }
 
-    async fn step(&self, syncer: &Syncer, bytes: u64) -> Stepped {
+    async fn step(&self, syncer: &Syncer, bytes: u64, spawner: &Spawner) -> Stepped {
         match syncer.step(bytes).await {
             Ok(progress) if progress.is_idle() => Stepped::Done,
             Ok(progress) => {
-                self.note(progress);
+                self.note(progress, spawner.now());
                 Stepped::On
             }
             Err(error) => {
@@ -260,17 +275,17 @@ impl Keeper {
     }
 
     /// Lets others go first; tells whether to go on living. Somebody who wakes it ends the rest.
-    async fn rest(&mut self, time: Duration) -> bool {
+    async fn rest(&mut self, time: Duration, spawner: &Spawner) -> bool {
         if time.is_zero() {
             yield_now().await;
             return !matches!(self.woken.next().now_or_never(), Some(None));
         }
-        !matches!(self.wait(time).await, Wake::End)
+        !matches!(self.wait(time, spawner).await, Wake::End)
     }
 
-    fn note(&self, progress: Progress) {
+    fn note(&self, progress: Progress, at: Duration) {
         let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
-        meter.note(progress.done, Instant::now());
+        meter.note(progress.done, at);
     }
 }
 
@@ -281,7 +296,7 @@ mod tests {
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
         let mut meter = Meter::default();
-        let start = Instant::now();
+        let start = Duration::from_secs(100);
         assert_eq!(meter.rate(), None);
         for second in 0..10 {
             let done = if second < 5 {
