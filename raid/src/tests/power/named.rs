@@ -9,7 +9,7 @@ use crate::level::{CopiesLayout, ParityLayout};
 /// cut then took back.
 #[test]
 fn a_cut_after_a_lost_block_was_written_shows_nothing_old() {
-    survives_as(1238, shape(Level::Raid1, 3));
+    survives_as(82, shape(Level::Raid1, 3));
 }
 
 /// A leg that was bad in part of a window was not compared in the rest of it, where it answered readers.
