@@ -104,7 +104,9 @@ impl Reshaped {
             .block_on(array.stop(&spawner))
             .expect("it stops");
         let whole = whole && array.status().state != ArrayState::Degraded;
-        if whole {
+        let is_lost = |member: &crate::array::Member| !member.bad.is_empty();
+        let lost = array.core.state().members.iter().any(is_lost);
+        if whole && !lost {
             self.world.check_rows(&life, &array);
         }
         whole
