@@ -36,7 +36,11 @@ pub(super) fn agree(name: &str, freshest: &Superblock, good: &mut [Found]) -> Re
             (true, false) => hear(own, freshest),
             (false, true) => finish_superblock(own),
             // What the array becomes at once holds for all members.
-            (false, false) if own.events < freshest.events => adopt(own, freshest),
+            (false, false) if own.events < freshest.events => {
+                adopt(own, freshest);
+                // Of a slot that there is no more.
+                own.roles.clone_from(&freshest.roles);
+            }
             _ => {}
         }
         let sectors = member.device.info().size / SECTOR;

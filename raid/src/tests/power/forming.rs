@@ -212,3 +212,10 @@ fn forms_change_over_power_cuts() {
 fn blocks_that_are_marked_as_lost_do_not_stop_a_rebuild() {
     survives(194);
 }
+
+/// A member had not heard that its slot is none any more, and its own table of roles named it: it passed for corrupt.
+#[test]
+fn a_member_that_has_not_heard_of_its_end_becomes_a_spare() {
+    survives(183);
+    survives(426);
+}
