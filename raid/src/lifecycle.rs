@@ -16,7 +16,7 @@ pub use grow::{Growth, MemberSize};
 pub(crate) use reshape::finish as finish_superblock;
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
-use crate::array::{Array, Due, Duty, Lane, Member, Meta, Run, Step};
+use crate::array::{Array, Dirt, Due, Duty, Lane, Member, Meta, Run, Step};
 use crate::assemble::{new_member, same_shape};
 use crate::create::{MemberDevice, Writes, write_all};
 use crate::examine::{Examined, examine};
@@ -351,6 +351,13 @@ impl Array {
         write_all(&member, writes, spawner)
             .await
             .map_err(|error| error.in_context(format!("{} cannot be added", member.path)))?;
+        let dirt = self.take_in(member, superblock, Duty::Spare);
+        self.core.changed();
+        lane.write_superblocks(meta, dirt, Step::One).await
+    }
+
+    /// Notes a member that is new; its superblock is to be written. What the superblocks say of writes under way.
+    fn take_in(&self, member: MemberDevice, superblock: Superblock, duty: Duty) -> Dirt {
         let examined = Examined {
             superblock,
             from_copy: None,
@@ -359,17 +366,11 @@ impl Array {
             bad_blocks: Vec::new(),
             bad_block_log_torn: false,
         };
-        let dirt = {
-            let mut state = self.core.state();
-            let id = state.next_id;
-            state.next_id += 1;
-            state
-                .members
-                .push(new_member(id, member, &examined, Duty::Spare));
-            state.dirt
-        };
-        self.core.changed();
-        lane.write_superblocks(meta, dirt, Step::One).await
+        let mut state = self.core.state();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.members.push(new_member(id, member, &examined, duty));
+        state.dirt
     }
 
     /// A device number that nobody has; the table of roles grows if it must.

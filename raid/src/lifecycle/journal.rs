@@ -5,9 +5,7 @@ use std::rc::Rc;
 use weft_block::{Result, Spawner};
 
 use crate::array::{Array, Duty, Lane, Step};
-use crate::assemble::new_member;
 use crate::create::{MemberDevice, journal_superblock, journal_writes, write_all};
-use crate::examine::Examined;
 use crate::superblock::{Role, Superblock};
 
 impl Array {
@@ -85,23 +83,7 @@ impl Array {
             .await
             .map_err(|error| error.in_context(format!("{} cannot be added", member.path)))?;
         let sectors = superblock.data_size;
-        let examined = Examined {
-            superblock,
-            from_copy: None,
-            bitmap: None,
-            dirty_bits: 0,
-            bad_blocks: Vec::new(),
-            bad_block_log_torn: false,
-        };
-        let dirt = {
-            let mut state = self.core.state();
-            let id = state.next_id;
-            state.next_id += 1;
-            state
-                .members
-                .push(new_member(id, member, &examined, Duty::Journal));
-            state.dirt
-        };
+        let dirt = self.take_in(member, superblock, Duty::Journal);
         if let Some(journal) = &self.shared().journal {
             journal.begin_anew(sectors, now.seconds() << 20);
         }

@@ -76,28 +76,12 @@ fn write_hole(seed: u64, level: Level, logged: bool) -> Hole {
     };
     sync(&life.executor, &array).expect("synced");
     array.journal_changes(logged);
-    world.most_blocks = 8;
-    world.live(&life, &array, false);
-    drop(array);
-    world.supply.set_tearing(false);
-    world.supply.cut();
-    world.oracle.power_cut();
-    world.supply.power_on();
-    world.members.remove(seed as usize % 5);
-    if level == Level::Raid6 && seed.is_multiple_of(2) {
-        world.members.remove(seed as usize % 4);
-    }
-    let life = world.life();
-    let Some(array) = world.start(&life) else {
-        return Hole::Told;
-    };
-    let watched = world.oracle.watch(Arc::new(array.clone()));
-    let queue = watched.open(&life.executor.spawner()).expect("a queue");
-    life.executor.block_on(world.oracle.verify(&*queue));
-    match world.oracle.violations().is_empty() {
-        true => Hole::Closed,
-        false => Hole::Open,
-    }
+    world.hole_after(&life, array, |members| {
+        members.remove(seed as usize % 5);
+        if level == Level::Raid6 && seed.is_multiple_of(2) {
+            members.remove(seed as usize % 4);
+        }
+    })
 }
 
 #[test]

@@ -25,24 +25,38 @@ fn write_hole(seed: u64, logged: bool) -> Hole {
     };
     sync(&life.executor, &array).expect("synced");
     array.log_changes(logged);
-    world.most_blocks = 8;
-    world.live(&life, &array, false);
-    drop(array);
-    world.supply.set_tearing(false);
-    world.supply.cut();
-    world.oracle.power_cut();
-    world.supply.power_on();
-    world.members.remove(seed as usize % 4);
-    let life = world.life();
-    let Some(array) = world.start(&life) else {
-        return Hole::Told;
-    };
-    let watched = world.oracle.watch(Arc::new(array.clone()));
-    let queue = watched.open(&life.executor.spawner()).expect("a queue");
-    life.executor.block_on(world.oracle.verify(&*queue));
-    match world.oracle.violations().is_empty() {
-        true => Hole::Closed,
-        false => Hole::Open,
+    world.hole_after(&life, array, |members| {
+        members.remove(seed as usize % 4);
+    })
+}
+
+impl World {
+    /// What a crash under small writes does to an array that loses members at that instant.
+    pub(super) fn hole_after(
+        &mut self,
+        life: &Life,
+        array: Array,
+        lose: impl FnOnce(&mut Vec<usize>),
+    ) -> Hole {
+        self.most_blocks = 8;
+        self.live(life, &array, false);
+        drop(array);
+        self.supply.set_tearing(false);
+        self.supply.cut();
+        self.oracle.power_cut();
+        self.supply.power_on();
+        lose(&mut self.members);
+        let life = self.life();
+        let Some(array) = self.start(&life) else {
+            return Hole::Told;
+        };
+        let watched = self.oracle.watch(Arc::new(array.clone()));
+        let queue = watched.open(&life.executor.spawner()).expect("a queue");
+        life.executor.block_on(self.oracle.verify(&*queue));
+        match self.oracle.violations().is_empty() {
+            true => Hole::Closed,
+            false => Hole::Open,
+        }
     }
 }
 
