@@ -1,0 +1,7 @@
+//! qcow2 images.
+//!
+//! [`format`] is the bytes: header and extensions, tables, refcounts, snapshots, bitmaps, each parsed once into what is
+//! valid and written back as QEMU writes it. It performs no I/O. The source of every number in it is QEMU's
+//! `docs/interop/qcow2.txt`.
+
+pub mod format;
