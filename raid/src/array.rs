@@ -12,7 +12,6 @@ mod hedge;
 mod intent;
 mod journal;
 mod lane;
-mod locks;
 mod lost;
 mod meta;
 mod moving;
@@ -31,13 +30,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weft_block::{BlockDevice, BlockQueue, Info, Result, SECTOR, Spawner};
+use weft_block::{BlockDevice, BlockQueue, Info, RangeLocks, Result, SECTOR, Spawner};
 
 pub(crate) use self::core::{Core, InFlight};
 pub(crate) use errors::ReadErrors;
 pub(crate) use intent::Intent;
 pub(crate) use lane::Lane;
-use locks::RangeLocks;
 pub(crate) use meta::{Due, Meta, Step};
 pub(crate) use moving::Moving;
 pub(crate) use state::{Dirt, Duty, Member, MemberId, Run, State, done_bytes};
@@ -68,6 +66,7 @@ pub(crate) struct Shared {
     /// Bytes: the unit of metadata writes, the largest logical block of the members.
     pub(crate) block: usize,
     pub(crate) info: Info,
+    /// What lies at one member offset of all members belongs together: parity and its data, the copies of a mirror.
     pub(crate) locks: Arc<RangeLocks>,
     /// The partial parity log, if the array has one.
     log: Option<ppl::Log>,

@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 use smallvec::SmallVec;
-use weft_block::{Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result};
+use weft_block::{
+    Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, RangeLocks, Request, Result,
+};
 
-use super::locks::RangeLocks;
 use super::meta::Step;
 use super::{Lane, Shared, rows};
 use crate::reshape::{Change, Moves};

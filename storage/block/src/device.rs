@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::{Completion, Request, Result, Spawner};
+use crate::{Completion, Error, ErrorKind, Request, Result, Spawner};
 
 /// A boxed future that stays on its thread.
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -85,6 +85,20 @@ pub trait BlockDevice: Send + Sync {
     /// How many queues can be open at once. Small where each costs a thread or a connection.
     fn max_queues(&self) -> usize {
         usize::MAX
+    }
+
+    /// Makes the device `size` bytes long: what is gained reads as zeroes, what is cut off is gone. It is durable after a
+    /// later flush. The caller sees to it that no request is in flight beyond the smaller of both sizes.
+    ///
+    /// # Errors
+    /// `Unsupported` where the size is not the caller's to choose, as with all that is not a file; `Misaligned` unless
+    /// `size` is whole logical blocks; `ReadOnly`, `NoSpace`.
+    fn set_len(&self, size: u64) -> Result<()> {
+        let _ = size;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "the device keeps its size",
+        ))
     }
 }
 

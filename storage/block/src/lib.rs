@@ -43,6 +43,7 @@ mod device;
 mod error;
 #[allow(unsafe_code)] // A room of unsafe: memory that a guest or the kernel may change.
 mod iovec;
+mod range_locks;
 mod request;
 pub mod signature;
 mod spawn;
@@ -51,6 +52,7 @@ pub use buffer::{BUFFER_ALIGNMENT, Buffer};
 pub use device::{BlockDevice, BlockQueue, Extent, ExtentKind, Info, LocalBoxFuture};
 pub use error::{Error, ErrorKind, Result};
 pub use iovec::{IoVec, Segment};
+pub use range_locks::{Acquire, RangeGuard, RangeLocks};
 pub use request::{Completion, Op, Request};
 pub use spawn::{Spawn, Spawner, yield_now};
 

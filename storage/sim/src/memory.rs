@@ -102,6 +102,15 @@ impl BlockDevice for MemoryDevice {
     fn open(&self, _spawner: &Spawner) -> Result<Box<dyn BlockQueue>> {
         Ok(Box::new(Queue(self.clone())))
     }
+
+    fn set_len(&self, size: u64) -> Result<()> {
+        Request::discard(size, 0).check(&Info {
+            size,
+            ..self.info()
+        })?;
+        self.resize(size);
+        Ok(())
+    }
 }
 
 struct Queue(MemoryDevice);

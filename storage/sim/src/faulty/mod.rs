@@ -56,6 +56,13 @@ impl BlockDevice for Faulty {
     fn max_queues(&self) -> usize {
         self.inner.max_queues()
     }
+
+    fn set_len(&self, size: u64) -> Result<()> {
+        if self.faults.is_offline() {
+            return Err(offline());
+        }
+        self.inner.set_len(size)
+    }
 }
 
 struct Queue {

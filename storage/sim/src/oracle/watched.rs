@@ -38,6 +38,10 @@ impl BlockDevice for Watched {
     fn max_queues(&self) -> usize {
         self.inner.max_queues()
     }
+
+    fn set_len(&self, size: u64) -> Result<()> {
+        self.inner.set_len(size)
+    }
 }
 
 struct Queue {

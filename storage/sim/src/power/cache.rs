@@ -15,6 +15,8 @@ pub(super) type Horizon = Vec<(u64, u64)>;
 
 pub(super) struct Cache {
     pub(super) info: Info,
+    /// What the size is at least after a cut.
+    durable_size: u64,
     durable: SparseImage,
     /// By sector (of the logical block size), oldest first: what was written since the sector was last durable.
     pending: BTreeMap<u64, Vec<Version>>,
@@ -32,6 +34,7 @@ struct Version {
 impl Cache {
     pub(super) fn new(info: Info, durable: SparseImage) -> Self {
         Self {
+            durable_size: info.size,
             info,
             durable,
             pending: BTreeMap::new(),
@@ -62,6 +65,10 @@ impl Cache {
 
     /// The write `id` is complete; with `durable` it is on the medium too.
     pub(super) fn complete(&mut self, offset: u64, len: u64, id: u64, durable: bool) {
+        if durable {
+            let end = (offset + len).min(self.info.size);
+            self.durable_size = self.durable_size.max(end);
+        }
         for sector in self.sectors(offset, len) {
             let versions = self.pending.get_mut(&sector).into_iter().flatten();
             for version in versions.filter(|version| version.id == id) {
@@ -84,8 +91,26 @@ impl Cache {
             .collect()
     }
 
-    /// Makes the versions of `horizon` durable.
-    pub(super) fn flush(&mut self, horizon: &Horizon) {
+    /// Changes the size: growth is as volatile as a write, what is cut off is gone at once.
+    pub(super) fn set_len(&mut self, size: u64) {
+        self.info.size = size;
+        if size < self.durable_size || !self.info.volatile_cache {
+            self.durable_size = size;
+        }
+        self.forget_from(size);
+    }
+
+    /// What is beyond `size` was never there.
+    fn forget_from(&mut self, size: u64) {
+        self.durable.truncate(size);
+        let first = size / self.block();
+        self.pending.split_off(&first);
+        self.torn.split_off(&first);
+    }
+
+    /// Makes the versions of `horizon` durable, and `size`.
+    pub(super) fn flush(&mut self, horizon: &Horizon, size: u64) {
+        self.durable_size = size.min(self.info.size);
         for &(sector, id) in horizon {
             self.harden(sector, id);
         }
@@ -115,6 +140,11 @@ impl Cache {
 
     /// Decides after a cut what each sector holds.
     pub(super) fn settle(&mut self, fate: Fate, random: &mut ChaCha8Rng) {
+        if self.durable_size < self.info.size && !random.random_bool(fate.kept) {
+            self.info.size = self.durable_size;
+            self.forget_from(self.durable_size);
+        }
+        self.durable_size = self.info.size;
         for (sector, versions) in std::mem::take(&mut self.pending) {
             if random.random_bool(fate.torn) {
                 self.torn.insert(sector);

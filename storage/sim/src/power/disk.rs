@@ -71,6 +71,20 @@ impl BlockDevice for PowerCut {
             spawner: spawner.clone(),
         }))
     }
+
+    fn set_len(&self, size: u64) -> Result<()> {
+        if self.supply.generation().is_none() {
+            return Err(no_power());
+        }
+        let info = Info {
+            size,
+            ..self.info()
+        };
+        Request::write_zeroes(size, 0, false).check(&info)?;
+        self.supply.step();
+        lock(&self.cache).set_len(size);
+        Ok(())
+    }
 }
 
 struct Queue {
@@ -88,8 +102,12 @@ struct Live {
 /// What is left to do when a request completes.
 enum Ending {
     Nothing,
-    Write { id: u64, durable: bool },
-    Flush(Horizon),
+    Write {
+        id: u64,
+        durable: bool,
+    },
+    /// And the size that it makes durable.
+    Flush(Horizon, u64),
 }
 
 impl BlockQueue for Queue {
@@ -150,7 +168,7 @@ impl Live {
                 id: cache.write(offset, len, None),
                 durable: through,
             },
-            Op::Flush => Ending::Flush(cache.horizon()),
+            Op::Flush => Ending::Flush(cache.horizon(), cache.info.size),
         };
         Ok(ending)
     }
@@ -164,7 +182,7 @@ impl Live {
             Ending::Write { id, durable } => {
                 cache.complete(request.offset, request.len, id, durable);
             }
-            Ending::Flush(horizon) => cache.flush(&horizon),
+            Ending::Flush(horizon, size) => cache.flush(&horizon, size),
         }
         Ok(())
     }

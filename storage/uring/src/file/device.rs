@@ -98,6 +98,10 @@ impl FileDevice {
     /// # Errors
     /// `Unsupported` for a block device, `ReadOnly`, `NoSpace`, `Invalid` if `size` is not a multiple of 512.
     pub fn resize(&self, size: u64) -> Result<u64> {
+        self.give_size(size, set_size)
+    }
+
+    fn give_size(&self, size: u64, give: impl Fn(&File, u64) -> io::Result<()>) -> Result<u64> {
         let path = &self.file.path;
         if self.file.kind == Kind::Block {
             let sentence = format!("{} is a block device and keeps its size", path.display());
@@ -108,7 +112,7 @@ impl FileDevice {
             return Err(Error::new(ErrorKind::ReadOnly, sentence));
         }
         check_size(path, size)?;
-        set_size(&self.file.file, size).map_err(|error| cannot(path, "resized", error))?;
+        give(&self.file.file, size).map_err(|error| cannot(path, "resized", error))?;
         self.file.refresh()
     }
 }
@@ -160,5 +164,9 @@ impl BlockDevice for FileDevice {
             }
         };
         Ok(Box::new(FileQueue::new(self.file.clone(), way)))
+    }
+
+    fn set_len(&self, size: u64) -> Result<()> {
+        self.give_size(size, File::set_len).map(|_| ())
     }
 }

@@ -1,8 +1,4 @@
-//! Locks on ranges of member space, across queues and threads.
-//!
-//! What lies at one member offset of all members belongs together: parity and its data, the copies of a mirror. Whoever
-//! changes one of them holds the range; whoever derives one from the others holds it shared. Ranges are granted in the
-//! order of asking where they overlap, so nobody starves. A holder never asks for a second range.
+//! Locks on ranges of a device, across queues and threads.
 
 use std::future::Future;
 use std::ops::Range;
@@ -10,8 +6,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+/// Locks on ranges of what belongs together: the rows of an array, the clusters of an image.
+///
+/// Whoever changes a range holds it; whoever derives something from it holds it shared. Ranges are granted in the order
+/// of asking where they overlap, so nobody starves. A holder never asks for a second range.
 #[derive(Default)]
-pub(crate) struct RangeLocks {
+pub struct RangeLocks {
     table: Mutex<Table>,
 }
 
@@ -39,12 +39,12 @@ impl Entry {
 
 impl RangeLocks {
     /// Waits until nobody else changes `range`, nor derives from it.
-    pub(crate) fn exclusive(self: &Arc<Self>, range: Range<u64>) -> Acquire {
+    pub fn exclusive(self: &Arc<Self>, range: Range<u64>) -> Acquire {
         self.ask(range, false)
     }
 
     /// Waits until nobody changes `range`.
-    pub(crate) fn shared(self: &Arc<Self>, range: Range<u64>) -> Acquire {
+    pub fn shared(self: &Arc<Self>, range: Range<u64>) -> Acquire {
         self.ask(range, true)
     }
 
@@ -93,7 +93,7 @@ impl RangeLocks {
 }
 
 /// Waits for a range; dropped before that, it stops asking.
-pub(crate) struct Acquire {
+pub struct Acquire {
     guard: Option<RangeGuard>,
 }
 
@@ -123,7 +123,7 @@ impl Future for Acquire {
 }
 
 /// Holds a range until it is dropped.
-pub(crate) struct RangeGuard {
+pub struct RangeGuard {
     locks: Arc<RangeLocks>,
     ticket: u64,
 }
