@@ -3,5 +3,7 @@
 //! [`format`] is the bytes: header and extensions, tables, refcounts, snapshots, bitmaps, each parsed once into what is
 //! valid and written back as QEMU writes it. It performs no I/O. The source of every number in it is QEMU's
 //! `docs/interop/qcow2.txt`.
+//! [`luks`] is the encryption of an image's data: keys, and the cipher of its sectors; functions over bytes as well.
 
 pub mod format;
+pub mod luks;
