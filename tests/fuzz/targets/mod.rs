@@ -7,6 +7,7 @@
 mod dhcp;
 mod frames;
 mod lab;
+mod luks;
 mod lvm;
 mod md;
 mod nbd;
@@ -22,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dhcp_server", dhcp::server),
     ("frames", frames::frames),
     ("lab_file", lab::file),
+    ("luks_header", luks::header),
     ("lvm_area_header", lvm::area_header),
     ("lvm_label", lvm::label),
     ("lvm_text", lvm::text),

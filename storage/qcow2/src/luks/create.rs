@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::area::Area;
+use super::error::{LuksError, Result};
 use super::hash::Hash;
 use super::header::{DIGEST_BYTES, Header, SALT_BYTES, SLOTS, Slot};
 use super::key::MasterKey;
@@ -13,8 +14,8 @@ use super::{Random, SECTOR_BYTES};
 /// Where the first key material begins, and what each is aligned to.
 const ALIGNMENT: usize = 4096;
 
-/// How many pieces a new key is split into.
-const STRIPES: u32 = 4000;
+/// How many pieces a new key is split into. QEMU takes no other number.
+const STRIPES: usize = 4000;
 
 /// What a new area is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Default for CreateOptions {
 }
 
 fn material_bytes(spec: Spec) -> usize {
-    (spec.key_bytes() * STRIPES as usize).next_multiple_of(ALIGNMENT)
+    (spec.key_bytes() * STRIPES).next_multiple_of(ALIGNMENT)
 }
 
 /// Bytes of a new area with this cipher: 2 MiB and less.
@@ -47,13 +48,19 @@ pub fn area_bytes(spec: Spec) -> u64 {
 impl Area {
     /// Makes a new area with a new master key, which `passphrase` opens by its first slot. All its bytes have to be
     /// written, the header last.
+    ///
+    /// # Errors
+    /// `NotForQemu` for keys of 192 bits in CBC mode: their material would not be whole sectors, and QEMU dies of that.
     pub fn create(
         options: CreateOptions,
         passphrase: &[u8],
         work: Work,
         random: Random,
-    ) -> (Self, MasterKey) {
+    ) -> Result<(Self, MasterKey)> {
         let CreateOptions { spec, hash } = options;
+        if !(spec.key_bytes() * STRIPES).is_multiple_of(SECTOR_BYTES) {
+            return Err(LuksError::NotForQemu);
+        }
         let mut key = MasterKey(Zeroizing::new(vec![0; spec.key_bytes()]));
         random(&mut key.0);
         let mut digest_salt = [0; SALT_BYTES];
@@ -74,7 +81,7 @@ impl Area {
                 iterations: 0,
                 salt: [0; SALT_BYTES],
                 material_sector: ((ALIGNMENT + slot * material_bytes(spec)) / SECTOR_BYTES) as u32,
-                stripes: STRIPES,
+                stripes: STRIPES as u32,
             }),
         };
         let mut bytes = vec![0; len];
@@ -82,7 +89,7 @@ impl Area {
         bytes[..head.len()].copy_from_slice(&head);
         let mut area = Self { header, bytes };
         area.store_key(0, &key, passphrase, work, random);
-        (area, key)
+        Ok((area, key))
     }
 }
 

@@ -67,6 +67,11 @@ pub enum LuksError {
     /// The key is not the master key of this area.
     #[error("the key is not the master key of this LUKS header")]
     OtherKey,
+    /// A header that only others than QEMU could use is not made.
+    #[error(
+        "LUKS in CBC mode with keys of 192 bits is not made, for QEMU cannot open it; use 128 or 256"
+    )]
+    NotForQemu,
     /// More iterations than are ever wanted.
     #[error("{0} PBKDF2 iterations are more than are taken")]
     TooManyIterations(u64),
@@ -81,6 +86,7 @@ impl LuksError {
             | Self::Mode(_)
             | Self::Ecb
             | Self::Hash(_)
+            | Self::NotForQemu
             | Self::TooManyIterations(_) => ErrorKind::Unsupported,
             Self::NoHeader | Self::Header(_) | Self::Slot { .. } => ErrorKind::Corrupt,
             Self::WrongPassphrase

@@ -34,7 +34,7 @@ fn small_area() -> (Area, MasterKey) {
         spec: spec(Algorithm::Aes128, Mode::Cbc, IvKind::Plain64),
         hash: Hash::Sha256,
     };
-    Area::create(options, b"first", work(), &mut counting())
+    Area::create(options, b"first", work(), &mut counting()).unwrap()
 }
 
 /// Writes the ranges of a change one by one to what was on the medium, with a look after each.
@@ -156,7 +156,7 @@ fn a_new_area_opens_with_its_passphrase_alone() {
             spec: spec(algorithm, mode, IvKind::Plain64),
             hash: Hash::Sha512,
         };
-        let (area, key) = Area::create(options, b"open", work(), &mut counting());
+        let (area, key) = Area::create(options, b"open", work(), &mut counting()).unwrap();
         assert_eq!(area.bytes().len() as u64, area_bytes(options.spec));
         assert_eq!(area.header().payload_offset(), area_bytes(options.spec));
         assert!(area.header().area_bytes() <= area_bytes(options.spec));
@@ -170,6 +170,30 @@ fn a_new_area_opens_with_its_passphrase_alone() {
         let uuid = area.header().uuid();
         assert_eq!((uuid.len(), &uuid[14..15]), (36, "4"));
     }
+}
+
+/// As cryptsetup makes it: material that ends within a sector.
+#[test]
+fn material_that_is_not_whole_sectors_is_read_and_not_made() {
+    let options = CreateOptions {
+        spec: spec(Algorithm::Aes192, Mode::Cbc, IvKind::Plain64),
+        hash: Hash::Sha256,
+    };
+    let made = Area::create(options, b"x", work(), &mut counting());
+    assert_eq!(made.map(|_| ()), Err(LuksError::NotForQemu));
+
+    let (area, key) = small_area();
+    let mut header = area.header().clone();
+    header.slots[1].stripes = 3999;
+    let mut bytes = area.bytes().to_vec();
+    bytes[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
+    let mut area = Area::parse(bytes).unwrap();
+    area.add_key(&key, b"odd", Some(1), work(), &mut counting())
+        .unwrap();
+    // Whoever reads only the material's own bytes reads them the same.
+    let mut bytes = area.bytes().to_vec();
+    bytes[area.material(1)][3999 * 16..].fill(0);
+    assert_eq!(Area::parse(bytes).unwrap().slots_of(b"odd"), [1]);
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! Images, judged by QEMU's programs.
+
+#![allow(clippy::unwrap_used)] // A test panics where it fails, in its helpers too.
+
+mod luks;
