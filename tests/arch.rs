@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("weft-lvm", 2),
     ("weft-qcow2", 2),
     ("weft-dhcp", 2),
+    ("weft-vpn", 2),
     ("weft-export", 3),
     ("weft-virtio", 3),
     ("weft-vhost-user", 4),

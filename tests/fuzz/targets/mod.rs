@@ -14,6 +14,7 @@ mod nbd;
 mod signatures;
 mod virtio;
 mod vmm;
+mod vpn;
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -38,6 +39,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("virtio_net_control", virtio::net_control),
     ("vmm_kernel", vmm::kernel),
     ("vmm_virtio_pci", vmm::virtio_pci),
+    ("vpn_datagrams", vpn::datagrams),
+    ("vpn_text", vpn::text),
 ];
 
 /// Runs the target of that name.
