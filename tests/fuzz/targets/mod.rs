@@ -11,6 +11,7 @@ mod luks;
 mod lvm;
 mod md;
 mod nbd;
+mod qcow2;
 mod signatures;
 mod virtio;
 mod vmm;
@@ -34,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("md_superblock", md::superblock),
     ("nbd_client", nbd::client),
     ("nbd_server", nbd::server),
+    ("qcow2_compressed", qcow2::compressed),
     ("signatures", signatures::signatures),
     ("virtio_blk", virtio::blk),
     ("virtio_net_control", virtio::net_control),

@@ -13,9 +13,9 @@ use weft_qcow2::luks::{
 use weft_tests::data::Sequence;
 use weft_tests::{data, require, run, temp_dir};
 
-const MIB: u64 = 1 << 20;
+use crate::layout::{CLUSTER, Cluster, MIB, layout_of, read};
+
 const SIZE: u64 = 2 * MIB;
-const CLUSTER: u64 = 65536;
 
 /// How often QEMU is asked again when it has measured nothing, see [`create`].
 const ATTEMPTS: usize = 200;
@@ -123,12 +123,6 @@ fn compare(driver: &str, path: &Path, passphrase: &str, plain: &Path) -> Result<
     let plain = format!("driver=raw,file.filename={}", plain.display());
     line.extend([image_options(driver, path), plain]);
     run("qemu-img", &line).map(|_| ())
-}
-
-fn read(path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    File::open(path)?.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes)
 }
 
 /// The area at `offset` of a file.
@@ -255,26 +249,16 @@ fn keys_are_added_changed_and_erased_on_both_sides() -> Result<()> {
     Ok(())
 }
 
-/// The LUKS area's place in an image of one L2 table, and those of its clusters: (offset of the disk, offset of the file).
-fn layout_of(path: &Path) -> Result<(u64, Vec<(u64, u64)>)> {
-    const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-    let entry_at = |offset| -> Result<u64> {
-        let bytes = read(path, offset, 8)?;
-        Ok(u64::from_be_bytes(bytes.try_into().unwrap()))
-    };
-    let header = format::Header::parse(&read(path, 0, 65536)?)?;
+/// The LUKS area's place in an image, and those of its data: (offset of the disk, offset of the file).
+fn data_of(path: &Path) -> Result<(u64, Vec<(u64, u64)>)> {
+    let (header, clusters) = layout_of(path)?;
     ensure!(header.encryption == format::Encryption::Luks);
     let pointer = header.extensions.encryption.context("a pointer to it")?;
-    let table = entry_at(header.l1_offset)? & OFFSET;
-    let mut clusters = Vec::new();
-    for number in 0..SIZE / CLUSTER {
-        let entry = entry_at(table + number * 8)?;
-        // Bit 0: it reads as zeroes.
-        if entry & OFFSET != 0 && entry & 1 == 0 {
-            clusters.push((number * CLUSTER, entry & OFFSET));
-        }
-    }
-    Ok((pointer.offset, clusters))
+    let place = |cluster: &Cluster| match cluster.mapping {
+        format::Mapping::Plain { host, data, .. } if data != 0 => Some((cluster.guest, host?)),
+        _ => None,
+    };
+    Ok((pointer.offset, clusters.iter().filter_map(place).collect()))
 }
 
 #[test]
@@ -297,7 +281,7 @@ fn inside_an_image_the_file_offset_counts() -> Result<()> {
     expected[512 << 10..768 << 10].fill(0);
     expected[640 << 10..704 << 10].fill(0x5a);
 
-    let (pointer, clusters) = layout_of(&path)?;
+    let (pointer, clusters) = data_of(&path)?;
     ensure!(clusters.iter().any(|(start, offset)| start < offset));
     let area = area_in(&path, pointer)?;
     let cipher = Cipher::new(area.header(), &area.unlock(b"qemu")?.key);

@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // A test panics where it fails, in its helpers too.
 
+mod compress;
+mod layout;
 mod luks;
