@@ -78,9 +78,7 @@ pub(super) struct Sector {
 
 impl Default for Sector {
     fn default() -> Self {
-        Self {
-            events: vec![Event::settled(0, 0)],
-        }
+        Self::holding(0)
     }
 }
 
@@ -98,6 +96,13 @@ impl Event {
 }
 
 impl Sector {
+    /// A sector that holds `value` from the start.
+    pub(super) fn holding(value: Value) -> Self {
+        Self {
+            events: vec![Event::settled(value, 0)],
+        }
+    }
+
     pub(super) fn submitted(&mut self, change: Change, at: u64) {
         self.events.push(Event {
             change,

@@ -59,6 +59,16 @@ impl Oracle {
         }
     }
 
+    /// Says that the device holds `bytes` at `offset`, in whole sectors, before anything is done to it.
+    pub fn holds(&self, offset: u64, bytes: &[u8]) {
+        let mut state = self.lock();
+        let block = state.block;
+        for (number, sector) in bytes.chunks(block as usize).enumerate() {
+            let held = Sector::holding(value_of(sector));
+            state.sectors.insert(offset / block + number as u64, held);
+        }
+    }
+
     /// `device`, with the oracle in front.
     pub fn watch(&self, device: Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice> {
         Arc::new(Watched::new(device, self.clone()))
