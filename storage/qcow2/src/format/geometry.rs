@@ -122,6 +122,11 @@ impl Geometry {
         bytes.div_ceil(self.cluster())
     }
 
+    /// The clusters that `len` bytes at `offset` touch.
+    pub fn cluster_range(self, offset: u64, len: u64) -> std::ops::Range<u64> {
+        offset >> self.cluster_bits..self.clusters(offset.saturating_add(len))
+    }
+
     /// The start of the cluster that `offset` is in.
     pub fn round_down(self, offset: u64) -> u64 {
         offset & !(self.cluster() - 1)

@@ -175,6 +175,27 @@ impl Header {
         self.autoclear & autoclear::RAW_DATA_FILE != 0
     }
 
+    /// Changes, in the bytes that an image begins with, the fields that are numbers of the first
+    /// [`PREFIX`](Self::PREFIX) bytes: sizes, places and feature bits. All else stays as it was.
+    ///
+    /// # Panics
+    /// If `bytes` has fewer than [`PREFIX`](Self::PREFIX).
+    pub fn patch(&self, bytes: &mut [u8]) {
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(24, &self.size.to_be_bytes());
+        put(36, &self.l1_entries.to_be_bytes());
+        put(40, &self.l1_offset.to_be_bytes());
+        put(48, &self.refcount_table_offset.to_be_bytes());
+        put(56, &self.refcount_table_clusters.to_be_bytes());
+        put(60, &self.snapshots.to_be_bytes());
+        put(64, &self.snapshots_offset.to_be_bytes());
+        if self.version == Version::V3 {
+            put(72, &self.incompatible.to_be_bytes());
+            put(80, &self.compatible.to_be_bytes());
+            put(88, &self.autoclear.to_be_bytes());
+        }
+    }
+
     /// The first cluster, or as much of it as is used.
     ///
     /// # Errors
@@ -197,7 +218,16 @@ impl Header {
         if v3 {
             self.write_later(&mut bytes);
         }
-        bytes.extend_from_slice(&self.extensions.write(v3));
+        // The names of features are for readers that do not know them; a small cluster has no room for them.
+        let path = self.backing_path.as_ref().map_or(0, |path| path.len());
+        let named = self.extensions.write(v3);
+        let room = (self.geometry.cluster() as usize).saturating_sub(bytes.len() + path);
+        let extensions = if named.len() <= room {
+            named
+        } else {
+            self.extensions.write(false)
+        };
+        bytes.extend_from_slice(&extensions);
         if let Some(path) = &self.backing_path {
             let offset = bytes.len() as u64;
             bytes[8..16].copy_from_slice(&offset.to_be_bytes());

@@ -1,0 +1,115 @@
+//! An image as a block device.
+
+mod check;
+mod core;
+mod create;
+mod gate;
+mod lane;
+mod open;
+mod pages;
+mod publish;
+mod queue;
+mod read;
+mod resize;
+mod shadow;
+mod snapshot;
+mod space;
+mod state;
+mod table;
+mod tables;
+mod write;
+mod zero;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use weft_block::{BlockDevice, BlockQueue, Info, Result, Spawner};
+
+pub use self::check::{CheckReport, Repair};
+use self::core::Core;
+pub use self::create::{CreateOptions, create};
+use self::lane::Lane;
+pub use self::open::{DEFAULT_CACHE, OpenOptions, read_header};
+use self::queue::Queue;
+pub use self::snapshot::SnapshotName;
+use crate::format::{Header, incompatible};
+
+/// An open image. Clones are the same image.
+#[derive(Clone)]
+pub struct Image {
+    core: Arc<Core>,
+}
+
+impl Image {
+    /// Opens the image in `file`. One that was not closed, so that its refcounts may be wrong, is repaired first, if it is
+    /// to be written.
+    ///
+    /// # Errors
+    /// `Invalid` if it is no image, or needs a file that `options` do not give; `Unsupported` for what this crate does not
+    /// know; `Corrupt` if it contradicts itself, or must be repaired before it is written; and as reading the file.
+    pub async fn open(
+        file: Arc<dyn BlockDevice>,
+        options: OpenOptions,
+        spawner: &Spawner,
+    ) -> Result<Self> {
+        let (snapshot, for_repair) = (options.snapshot.clone(), options.for_repair);
+        let core = open::open(file, options, spawner).await?;
+        let this = Self {
+            core: Arc::new(core),
+        };
+        if let Some(tag) = snapshot {
+            this.look_at_snapshot(&tag, spawner).await?;
+        }
+        if !this.core.read_only && !for_repair && this.header().has(incompatible::DIRTY) {
+            let report = this.check(Repair::All, spawner).await?;
+            if !report.repaired {
+                let sentence = "the image was not closed, and its tables contradict each other";
+                return Err(self::core::corrupt(sentence));
+            }
+        }
+        Ok(this)
+    }
+
+    /// What the header says now.
+    pub fn header(&self) -> Header {
+        self.core.header()
+    }
+
+    /// Makes all that was written durable, gives back the clusters that are free, and cuts the file to what is used. An
+    /// image that is dropped without it loses no more than room. Requests may still come afterwards.
+    ///
+    /// # Errors
+    /// As a flush.
+    pub async fn close(&self, spawner: &Spawner) -> Result<()> {
+        if self.core.read_only {
+            return Ok(());
+        }
+        let lane = Lane::open(&self.core, spawner)?;
+        let _control = self.core.control.lock().await;
+        lane.settle().await?;
+        lane.trim_file().await
+    }
+}
+
+impl Lane {
+    /// Cuts the file behind the last cluster that is used, if its size is ours.
+    async fn trim_file(self: &Rc<Self>) -> Result<()> {
+        let bits = self.core.geometry.cluster_bits();
+        let _closed = self.core.gate.close().await;
+        let mut clusters = self.core.geometry.clusters(self.core.file_size());
+        while clusters > 0 && self.step(|state| state.refcount(clusters - 1)).await? == 0 {
+            clusters -= 1;
+        }
+        self.core.shrink_file(clusters << bits)
+    }
+}
+
+impl BlockDevice for Image {
+    fn info(&self) -> Info {
+        self.core.info()
+    }
+
+    fn open(&self, spawner: &Spawner) -> Result<Box<dyn BlockQueue>> {
+        Ok(Box::new(Queue::open(&self.core, spawner)?))
+    }
+}

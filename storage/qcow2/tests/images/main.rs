@@ -1,0 +1,7 @@
+//! Images as block devices: the contract, and what a power cut leaves.
+
+mod conformance;
+mod kit;
+mod power;
+mod reuse;
+mod snapshots;
