@@ -19,6 +19,7 @@ pub mod icmp;
 pub mod ipv4;
 mod mac;
 pub mod machine;
+pub mod offload;
 mod range;
 pub mod udp;
 

@@ -111,6 +111,21 @@ fn replayed_datagrams_change_nothing() {
 }
 
 #[test]
+fn an_initiation_is_taken_once() {
+    let (mut world, a, _) = World::pair(1, Impairment::none());
+    world.overheard = Some(Vec::new());
+    world.send(0, 1, 100, 0).unwrap();
+    world.run(SECOND);
+    let (_, to, initiation) = world.overheard.as_ref().unwrap()[0].clone();
+    let now = world.elapsed();
+    world.inject(now, lair(), to, initiation);
+    world.run(SECOND);
+    assert_eq!(world.nodes[1].refusals["Stale"], 1);
+    let endpoint = world.nodes[1].tunnel.status(a).unwrap().endpoint;
+    assert_eq!(endpoint, Some(Endpoint::new(outer(0))));
+}
+
+#[test]
 fn a_datagram_that_is_kept_and_sent_from_elsewhere_comes_through_once() {
     let (mut world, _, _) = World::pair(1, Impairment::none());
     world.send(0, 1, 100, 0).unwrap();

@@ -42,6 +42,16 @@ fn a_session_that_only_receives_is_followed_by_another() {
 }
 
 #[test]
+fn what_comes_late_in_a_session_opens_its_successor_at_once() {
+    let (mut world, _, _) = World::pair(1, Impairment::none());
+    world.send(0, 1, 100, 0).unwrap();
+    world.run(166 * SECOND);
+    world.send(1, 0, 100, 1).unwrap();
+    world.run(SECOND);
+    assert_eq!(world.handshakes(0), 2);
+}
+
+#[test]
 fn silence_costs_nothing() {
     let (mut world, _, _) = World::pair(1, Impairment::none());
     world.send(0, 1, 100, 0).unwrap();
