@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("weft-dhcp", 2),
     ("weft-vpn", 2),
     ("weft-export", 3),
+    ("weft-tunnel", 3),
     ("weft-virtio", 3),
     ("weft-vhost-user", 4),
     ("weft-vmm", 4),

@@ -1,6 +1,6 @@
 //! The network edge: the only network crate with system calls.
 //!
-//! [`tap`] is the data side: one frame a call, driven by whoever moves frames. Everything else is the control side:
+//! [`tap`] and [`udp`] are the data side: frames and batches of datagrams, driven by whoever moves them, who waits by [`wait`]. Everything else is the control side:
 //! [`datagram`] runs machines that answer on a link; [`plan`] says what to do for a network and does it, by [`link`] (netlink), [`nft`] (rules) and [`forwarding`];
 //! [`namespace`] carries any of it into another network stack.
 //!
@@ -18,6 +18,8 @@ pub mod network;
 pub mod nft;
 pub mod plan;
 pub mod tap;
+pub mod udp;
+pub mod wait;
 
 pub use error::{Error, ErrorKind, Result};
 pub use name::{InterfaceName, LONGEST_INTERFACE_NAME};

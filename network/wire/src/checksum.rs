@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn is_the_same_as_word_by_word() {
-        let bytes: Vec<u8> = (0..2000_u32).map(|n| (n * n >> 3) as u8 | 0x80).collect();
+        let bytes: Vec<u8> = (0..2000_u32).map(|n| ((n * n) >> 3) as u8 | 0x80).collect();
         for length in (0..100).chain(1400..1420) {
             let bytes = &bytes[..length];
             let words = bytes.chunks(2).map(|pair| match *pair {
