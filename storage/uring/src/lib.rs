@@ -25,8 +25,8 @@
 //! # What a file device promises
 //!
 //! [`FileDevice`] keeps the block contract over a regular file or a block device. While it lives it holds a lock that
-//! every other opener sees as [`ErrorKind::Busy`](weft_block::ErrorKind::Busy), in this process too; the kernel drops
-//! the lock with the process, however that ends. A device is `Send + Sync`; each thread opens its own queue.
+//! every other opener sees as [`ErrorKind::Busy`](weft_block::ErrorKind::Busy), in this process too, and QEMU as its own;
+//! the kernel drops the lock with the process, however that ends. A device is `Send + Sync`; each thread opens its own queue.
 //!
 //! # What this crate refuses
 //!

@@ -121,32 +121,42 @@ pub(crate) unsafe fn send_now(fd: impl AsFd, segments: &mut [libc::iovec]) -> io
     checked(unsafe { libc::sendmsg(fd, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
 
-/// Whole-file lock of this open file description: `F_OFD_SETLK`. Exclusive ones need a descriptor that can write.
-pub(crate) fn lock_whole(fd: impl AsFd, exclusive: bool) -> io::Result<()> {
-    set_lock(
-        fd,
-        if exclusive {
-            libc::F_WRLCK
-        } else {
-            libc::F_RDLCK
-        },
-    )
+/// Takes a read lock on one byte for this open file description (`F_OFD_SETLK`).
+pub(crate) fn lock_byte(fd: impl AsFd, byte: u64) -> io::Result<()> {
+    set_lock(fd, &lock_of(libc::F_RDLCK, byte, 1))
 }
 
-/// Lets the whole-file lock go.
+/// Whether another open file description holds any lock on the byte (`F_OFD_GETLK`).
+pub(crate) fn byte_is_locked(fd: impl AsFd, byte: u64) -> io::Result<bool> {
+    let mut wanted = lock_of(libc::F_WRLCK, byte, 1);
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_OFD_GETLK(&mut wanted))?;
+    Ok(wanted.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+/// Takes a write lock on the whole file.
+#[cfg(test)]
+pub(crate) fn lock_whole(fd: impl AsFd) -> io::Result<()> {
+    set_lock(fd, &lock_of(libc::F_WRLCK, 0, 0))
+}
+
+/// Lets all locks of this open file description go.
 pub(crate) fn unlock_whole(fd: impl AsFd) -> io::Result<()> {
-    set_lock(fd, libc::F_UNLCK)
+    set_lock(fd, &lock_of(libc::F_UNLCK, 0, 0))
 }
 
-fn set_lock(fd: impl AsFd, kind: libc::c_int) -> io::Result<()> {
-    let range = libc::flock {
+/// A lock on `len` bytes, or to the end of all files for 0.
+fn lock_of(kind: libc::c_int, start: u64, len: u64) -> libc::flock {
+    libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
+        l_start: start as libc::off_t,
+        l_len: len as libc::off_t,
         l_pid: 0,
-    };
-    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_OFD_SETLK(&range))?;
+    }
+}
+
+fn set_lock(fd: impl AsFd, lock: &libc::flock) -> io::Result<()> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_OFD_SETLK(lock))?;
     Ok(())
 }
 

@@ -4,4 +4,5 @@
 
 mod compress;
 mod layout;
+mod locks;
 mod luks;

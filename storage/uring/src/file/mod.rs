@@ -4,6 +4,7 @@ mod cached;
 mod device;
 mod errors;
 mod job;
+mod lock;
 mod open;
 mod queue;
 #[allow(unsafe_code)] // A room of unsafe: disk operations that own the memory they name.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use weft_block::{BUFFER_ALIGNMENT, Error, ErrorKind, Info, Result, SECTOR};
 
 use super::errors::cannot;
+use super::lock;
 use crate::sys;
 
 /// Whether I/O goes past the page cache.
@@ -45,8 +46,8 @@ pub struct OpenOptions {
     pub direct: Direct,
     /// How requests reach the kernel.
     pub engine: Engine,
-    /// Whether to lock the file against all others: writers exclusively, readers against writers, block devices
-    /// always exclusively (against mounts and the kernel's own arrays and volumes too).
+    /// Whether to lock the file against all others, QEMU among them: writers exclusively, readers against writers, block
+    /// devices always exclusively (against mounts and the kernel's own arrays and volumes too).
     pub lock: bool,
 }
 
@@ -98,7 +99,7 @@ impl Drop for OpenFile {
     /// The kernel keeps the file of a request a little longer than the request, and with the file its lock: whoever opens
     /// it next would find it in use.
     fn drop(&mut self) {
-        let _ = sys::unlock_whole(&self.file);
+        lock::release(&self.file);
     }
 }
 
@@ -137,8 +138,13 @@ impl OpenFile {
         direct: bool,
         options: &OpenOptions,
     ) -> Result<Self> {
-        if options.lock && kind == Kind::Regular {
-            lock(&file, path, options.read_only)?;
+        if options.lock {
+            lock::acquire(&file, options.read_only).map_err(|error| {
+                match error.raw_os_error() {
+                    None | Some(libc::EAGAIN | libc::EACCES) => in_use(path, error),
+                    _ => cannot(path, "locked", error),
+                }
+            })?;
         }
         let mut info = match kind {
             Kind::Regular => regular_info(&file),
@@ -201,14 +207,6 @@ fn kind_of_file(path: &Path) -> Result<Kind> {
         let sentence = format!("{} is neither a file nor a block device", path.display());
         Err(Error::new(ErrorKind::Invalid, sentence))
     }
-}
-
-/// Takes the lock that goes away with the last descriptor of this opening, however its process ends.
-fn lock(file: &File, path: &Path, read_only: bool) -> Result<()> {
-    sys::lock_whole(file, !read_only).map_err(|error| match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => in_use(path, error),
-        _ => cannot(path, "locked", error),
-    })
 }
 
 fn in_use(path: &Path, error: io::Error) -> Error {
