@@ -134,6 +134,58 @@ fn a_file_that_shrank_answers_with_an_error() {
     });
 }
 
+/// As an image ends that QEMU has just made.
+#[test]
+fn a_last_block_that_is_cut_short_is_filled_for_who_asks_for_it() {
+    on_each(|_| async {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = folder.path().join("image");
+        for (engine, direct) in [
+            (Engine::Auto, Direct::Off),
+            (Engine::Sync, Direct::Off),
+            (Engine::Auto, Direct::On),
+        ] {
+            std::fs::write(&path, vec![0x5a; 8192 + 8]).unwrap();
+            let options = OpenOptions {
+                engine,
+                direct,
+                fill_last_block: true,
+                ..OpenOptions::default()
+            };
+            let device = match FileDevice::open(&path, &options) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => continue,
+                opened => opened.unwrap(),
+            };
+            let block = u64::from(device.info().logical_block);
+            assert_eq!(device.info().size, 8192 + block);
+            let queue = device.open(&spawner()).unwrap();
+            for start in [0, 8192] {
+                let len = (8192 + block - start) as usize;
+                let read = queue.submit(Request::read(start, IoVec::copy_of(&vec![1; len])));
+                let read = read.await;
+                read.result.unwrap();
+                let bytes = read.buffer.into_buffer();
+                let there = (8200 - start) as usize;
+                assert!(bytes[..there].iter().all(|byte| *byte == 0x5a));
+                assert!(bytes[there..].iter().all(|byte| *byte == 0));
+            }
+            // Looked at, it is as it was; given its size, it has it.
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 8200);
+            device.set_len(device.info().size).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 8192 + block);
+            drop((queue, device));
+
+            std::fs::write(&path, vec![0x5a; 8200]).unwrap();
+            let others = OpenOptions {
+                fill_last_block: false,
+                ..options
+            };
+            let device = FileDevice::open(&path, &others).unwrap();
+            assert_eq!(device.info().size, 8192);
+        }
+    });
+}
+
 #[test]
 fn requests_whose_futures_are_dropped_are_done_all_the_same() {
     on_each(|_| async {

@@ -49,6 +49,9 @@ pub struct OpenOptions {
     /// Whether to lock the file against all others, QEMU among them: writers exclusively, readers against writers, block
     /// devices always exclusively (against mounts and the kernel's own arrays and volumes too).
     pub lock: bool,
+    /// Whether a file that ends within a block goes on to the end of that block, with zeroes: images end so. Otherwise
+    /// what is beyond the last whole block is no part of the device, as with the kernel's loop devices.
+    pub fill_last_block: bool,
 }
 
 impl Default for OpenOptions {
@@ -59,6 +62,7 @@ impl Default for OpenOptions {
             direct: Direct::Auto,
             engine: Engine::Auto,
             lock: true,
+            fill_last_block: false,
         }
     }
 }
@@ -78,6 +82,8 @@ pub(super) struct OpenFile {
     pub(super) kind: Kind,
     pub(super) engine: Engine,
     pub(super) direct: bool,
+    /// Whether its last block is whole although the file ends within it.
+    pub(super) fill_last_block: bool,
     /// Whether it lives in memory, where nothing waits for a disk.
     pub(super) in_memory: bool,
     /// Everything but the size.
@@ -164,6 +170,7 @@ impl OpenFile {
             kind,
             engine: options.engine,
             direct,
+            fill_last_block: options.fill_last_block && kind == Kind::Regular,
             info,
             refuses: Refusals::default(),
         };
@@ -182,14 +189,18 @@ impl OpenFile {
         self.size.load(Ordering::Acquire)
     }
 
-    /// Asks the kernel for the size again. What is beyond the last whole block is not part of the device.
+    /// Asks the kernel for the size again. What is beyond the last whole block is not part of the device, or is all of it.
     pub(super) fn refresh(&self) -> Result<u64> {
         let asked = match self.kind {
             Kind::Regular => self.file.metadata().map(|metadata| metadata.len()),
             Kind::Block => sys::block_geometry(&self.file).map(|geometry| geometry.size),
         };
         let bytes = asked.map_err(|error| cannot(&self.path, "examined", error))?;
-        let size = bytes - bytes % u64::from(self.info.logical_block);
+        let block = u64::from(self.info.logical_block);
+        let size = match self.fill_last_block {
+            true => bytes.next_multiple_of(block),
+            false => bytes - bytes % block,
+        };
         self.size.store(size, Ordering::Release);
         Ok(size)
     }
