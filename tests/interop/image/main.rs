@@ -6,3 +6,4 @@ mod compress;
 mod layout;
 mod locks;
 mod luks;
+mod random;

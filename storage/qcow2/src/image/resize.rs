@@ -1,11 +1,15 @@
 //! Another size of the disk.
 
+use std::ops::Range;
+use std::rc::Rc;
+
 use weft_block::{Error, ErrorKind, Result, Spawner};
 
 use super::Image;
 use super::lane::Lane;
 use super::table::Table;
-use crate::format::MAX_L1_BYTES;
+use super::zero::Place;
+use crate::format::{MAX_L1_BYTES, Version};
 
 impl Image {
     /// Gives the disk another size, rounded up to whole sectors. What is gained reads as zeroes; what is cut off is gone,
@@ -32,49 +36,63 @@ impl Image {
         }
         let lane = Lane::open(&self.core, spawner)?;
         let old = self.core.size();
-        if size < old {
-            let _pass = self.core.gate.wait().await;
-            let end = geometry.round_up(old);
-            let _places = self
-                .core
-                .places
-                .exclusive(geometry.round_down(size)..end)
-                .await;
-            lane.discard(size..end).await?;
+        if size > old {
+            // As far as there are tables for it, while nobody sees it yet.
+            let reach = geometry.l1_entries(old) * geometry.l2_reach();
+            self.clear(&lane, old..size.min(reach)).await?;
         }
         lane.exclusively(async |lane, mut shadow| {
             let active = lane.core.state().l1.clone();
             for clusters in shadow.tree(&active).await? {
                 shadow.new.remove(clusters)?;
             }
-            let kept = if size < old {
-                cut(&active, geometry.l1_entries(size))
-            } else {
-                active
+            let kept = match size < old {
+                true => cut(&active, geometry.l1_entries(size)),
+                false => active,
             };
             shadow.adopt(&kept, size).await?;
             shadow.commit().await
         })
         .await?;
-        self.hide_backing(&lane, old, size).await
+        if size < old {
+            let _pass = self.core.gate.wait().await;
+            let end = geometry
+                .round_up(old)
+                .min(geometry.l1_entries(size) * geometry.l2_reach());
+            let _places = self
+                .core
+                .places
+                .exclusive(geometry.round_down(size)..end)
+                .await;
+            lane.discard(size..end).await?;
+            lane.zero(size..geometry.round_up(size), Place::Freed)
+                .await?;
+            return lane.publish().await;
+        }
+        self.clear(&lane, old..size).await
     }
 
-    /// What is gained reads as zeroes, even where a longer backing file holds something.
-    async fn hide_backing(&self, lane: &std::rc::Rc<Lane>, old: u64, size: u64) -> Result<()> {
+    /// What is gained reads as zeroes, even where a longer backing file or an entry of a longer disk holds something.
+    async fn clear(&self, lane: &Rc<Lane>, gained: Range<u64>) -> Result<()> {
+        let geometry = self.core.geometry;
         let backing = self
             .core
             .backing
             .as_ref()
             .map_or(0, |backing| backing.info().size);
-        let end = size.min(backing);
-        if old >= end {
+        let held = geometry.round_up(gained.start).max(backing);
+        let end = match self.core.version {
+            // There an entry behind the end of the disk may have stayed.
+            Version::V2 => gained.end,
+            Version::V3 => gained.end.min(held),
+        };
+        if gained.start >= end {
             return Ok(());
         }
         let _pass = self.core.gate.wait().await;
-        let geometry = self.core.geometry;
-        let places = geometry.round_down(old)..geometry.round_up(end);
+        let places = geometry.round_down(gained.start)..geometry.round_up(end);
         let _places = self.core.places.exclusive(places).await;
-        lane.zero(old..end, super::zero::Place::Freed).await?;
+        lane.zero(gained.start..end, Place::Freed).await?;
         lane.publish().await
     }
 }
