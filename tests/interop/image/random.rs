@@ -49,6 +49,8 @@ struct Site {
     base: Option<PathBuf>,
     random: Sequence,
     disk: Disk,
+    /// Sectors that were discarded in this turn, and not written after that.
+    discarded: Vec<bool>,
     snapshots: BTreeMap<String, Disk>,
     next_name: u32,
     /// Whether refcounts have room for snapshots.
@@ -115,6 +117,7 @@ impl Site {
             base,
             random: Sequence::new(seed),
             disk,
+            discarded: Vec::new(),
             snapshots: BTreeMap::new(),
             next_name: 1,
             snapshots_fit: !options.contains("refcount_bits=1"),
@@ -170,18 +173,23 @@ impl Site {
                 self.fill(start, len, fill);
             }
             Act::Zero { start, len, .. } => self.fill(start, len, 0),
-            Act::Discard { .. } | Act::Flush => {}
+            Act::Discard { start, len } => {
+                self.discarded.resize(self.disk.len(), false);
+                self.discarded[start as usize..(start + len) as usize].fill(true);
+            }
+            Act::Flush => {}
         }
     }
 
     fn fill(&mut self, start: u64, len: u64, value: u8) {
+        self.discarded.resize(self.disk.len(), false);
+        self.discarded[start as usize..(start + len) as usize].fill(false);
         self.disk[start as usize..(start + len) as usize].fill(value);
     }
 
     /// QEMU does a few things.
     fn theirs(&mut self) -> Result<()> {
         let mut line = vec!["-f".to_owned(), "qcow2".into(), "-d".into(), "unmap".into()];
-        let mut discards = Vec::new();
         for _ in 0..1 + self.random.below(8) {
             let act = self.draw_theirs();
             self.note(&act);
@@ -194,7 +202,6 @@ impl Site {
                     format!("write -z {unmap}{} {}", start * SECTOR, len * SECTOR)
                 }
                 Act::Discard { start, len } => {
-                    discards.push((start, len));
                     format!("discard {} {}", start * SECTOR, len * SECTOR)
                 }
                 Act::Compress { start, len, fill } => {
@@ -211,20 +218,13 @@ impl Site {
         }
         line.push(text(&self.image));
         run("qemu-io", &line)?;
-        self.learn(&discards)
+        self.learn()
     }
 
     /// We do a few things, several at a time where they do not touch.
     fn ours(&mut self) -> Result<()> {
         let acts: Vec<_> = (0..1 + self.random.below(8)).map(|_| self.draw()).collect();
         acts.iter().for_each(|act| self.note(act));
-        let discards: Vec<_> = acts
-            .iter()
-            .filter_map(|act| match act {
-                Act::Discard { start, len } => Some((*start, *len)),
-                _ => None,
-            })
-            .collect();
         self.with_image(async |image| {
             let queue = image.open(&spawner())?;
             for act in acts {
@@ -244,17 +244,16 @@ impl Site {
             }
             Ok(())
         })?;
-        self.learn(&discards)
+        self.learn()
     }
 
-    /// What was discarded is what it was, or zeroes.
-    fn learn(&mut self, discards: &[(u64, u64)]) -> Result<()> {
-        let disk = self.read_ours(None)?;
-        for &(start, len) in discards {
-            for sector in start as usize..(start + len) as usize {
-                if disk[sector] == 0 {
-                    self.disk[sector] = 0;
-                }
+    /// What was discarded, and not written after that, is what it was, or zeroes.
+    fn learn(&mut self) -> Result<()> {
+        let found = self.read_ours(None)?;
+        let discarded = std::mem::take(&mut self.discarded);
+        for ((known, found), discarded) in self.disk.iter_mut().zip(found).zip(discarded) {
+            if discarded && found == 0 {
+                *known = 0;
             }
         }
         Ok(())
