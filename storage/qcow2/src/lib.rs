@@ -32,5 +32,5 @@ pub mod luks;
 
 pub use image::{
     CheckReport, CreateOptions, DEFAULT_CACHE, Image, OpenOptions, Repair, SnapshotName, create,
-    read_header,
+    read_encryption, read_header,
 };

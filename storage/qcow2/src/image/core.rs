@@ -21,6 +21,8 @@ pub(crate) struct Core {
     pub(crate) data_file: Option<Arc<dyn BlockDevice>>,
     pub(crate) backing: Option<Arc<dyn BlockDevice>>,
     pub(crate) cipher: Option<Arc<Cipher>>,
+    /// The data is encrypted, and there is no key.
+    locked: bool,
     pub(crate) geometry: Geometry,
     pub(crate) version: Version,
     pub(crate) compression: CompressionType,
@@ -55,6 +57,7 @@ impl Core {
             data_file: parts.data_file,
             backing: parts.backing,
             cipher: parts.cipher,
+            locked: parts.locked,
             read_only: parts.read_only,
             geometry: state.header.geometry,
             version: state.header.version,
@@ -73,6 +76,21 @@ impl Core {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether data goes to its place as it is.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.cipher.is_none() && !self.locked
+    }
+
+    /// # Errors
+    /// `Invalid` if the image is encrypted and was opened without its key.
+    pub(crate) fn check_unlocked(&self) -> Result<()> {
+        if self.locked {
+            let sentence = "the image is encrypted, and was opened without its key";
+            return Err(Error::new(ErrorKind::Invalid, sentence));
+        }
+        Ok(())
     }
 
     /// Bytes of the disk.
@@ -142,6 +160,8 @@ pub(crate) struct Parts {
     pub(crate) backing: Option<Arc<dyn BlockDevice>>,
     /// What its data is encrypted with.
     pub(crate) cipher: Option<Arc<Cipher>>,
+    /// It is encrypted, and there is no key.
+    pub(crate) locked: bool,
     pub(crate) read_only: bool,
 }
 

@@ -3,9 +3,10 @@
 use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, IoVec, Request, Result, Spawner};
 
 use crate::format::{
-    Backing, CompressionType, Encryption, Extensions, Geometry, Header, MAX_L1_BYTES, Version,
-    autoclear, compatible, incompatible, set_refcount,
+    Area, Backing, CompressionType, Encryption, Extensions, Geometry, Header, MAX_L1_BYTES,
+    Version, autoclear, compatible, incompatible, set_refcount,
 };
+use crate::luks;
 
 /// What an image is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct CreateOptions {
     pub data_file: Option<String>,
     /// Whether the data file reads as the disk does, so that it can be used without the image.
     pub raw_data_file: bool,
+    /// What the data is encrypted with: a new area, whose key then opens the image.
+    pub encryption: Option<luks::Area>,
 }
 
 impl CreateOptions {
@@ -46,6 +49,7 @@ impl CreateOptions {
             backing: None,
             data_file: None,
             raw_data_file: false,
+            encryption: None,
         }
     }
 
@@ -84,7 +88,10 @@ impl CreateOptions {
             version: self.version,
             geometry,
             size: self.size.next_multiple_of(512),
-            encryption: Encryption::None,
+            encryption: match self.encryption {
+                Some(_) => Encryption::Luks,
+                None => Encryption::None,
+            },
             l1_offset: layout.l1 * geometry.cluster(),
             l1_entries: layout.l1_entries as u32,
             refcount_table_offset: layout.refcount_table * geometry.cluster(),
@@ -107,6 +114,10 @@ impl CreateOptions {
                     .as_ref()
                     .and_then(|backing| backing.format.clone()),
                 data_file: self.data_file.clone(),
+                encryption: self.encryption.as_ref().map(|area| Area {
+                    offset: layout.area * geometry.cluster(),
+                    len: area.bytes().len() as u64,
+                }),
                 ..Extensions::default()
             },
             further: Vec::new(),
@@ -114,7 +125,8 @@ impl CreateOptions {
     }
 }
 
-/// Where the first tables are, in clusters: the header, the refcount table, its blocks, the L1 table.
+/// Where the first tables are, in clusters: the header, the refcount table, its blocks, the L1 table, what encryption
+/// needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
     refcount_table: u64,
@@ -123,17 +135,19 @@ struct Layout {
     block_count: u64,
     l1: u64,
     l1_entries: u64,
+    area: u64,
     /// All of them.
     clusters: u64,
 }
 
 impl Layout {
-    fn new(geometry: Geometry, size: u64) -> Self {
+    fn new(geometry: Geometry, size: u64, area_bytes: u64) -> Self {
         let l1_entries = geometry.l1_entries(size.next_multiple_of(512));
         let l1_clusters = geometry.clusters(l1_entries * 8);
+        let area_clusters = geometry.clusters(area_bytes);
         let (mut table_clusters, mut block_count) = (1, 1);
         loop {
-            let clusters = 1 + table_clusters + block_count + l1_clusters;
+            let clusters = 1 + table_clusters + block_count + l1_clusters + area_clusters;
             let blocks = clusters.div_ceil(geometry.refcounts_per_block());
             let table = geometry.clusters(blocks * 8);
             if blocks <= block_count && table <= table_clusters {
@@ -144,6 +158,7 @@ impl Layout {
                     block_count,
                     l1: 1 + table_clusters + block_count,
                     l1_entries,
+                    area: clusters - area_clusters,
                     clusters,
                 };
             }
@@ -164,7 +179,11 @@ pub async fn create(
     spawner: &Spawner,
 ) -> Result<()> {
     let geometry = options.check()?;
-    let layout = Layout::new(geometry, options.size);
+    let area = options
+        .encryption
+        .as_ref()
+        .map_or(&[][..], luks::Area::bytes);
+    let layout = Layout::new(geometry, options.size, area.len() as u64);
     let header = options.header(geometry, &layout).to_bytes()?;
     let size = layout.clusters * geometry.cluster();
     let queue = file.open(spawner)?;
@@ -188,8 +207,14 @@ pub async fn create(
     }
     let offset = layout.refcount_table * geometry.cluster();
     done(&*queue, Request::write(offset, IoVec::copy_of(&table))).await?;
-    done(&*queue, Request::flush()).await?;
     let block = file.info().logical_block as usize;
+    if !area.is_empty() {
+        let mut bytes = area.to_vec();
+        bytes.resize(bytes.len().next_multiple_of(block), 0);
+        let offset = layout.area * geometry.cluster();
+        done(&*queue, Request::write(offset, IoVec::copy_of(&bytes))).await?;
+    }
+    done(&*queue, Request::flush()).await?;
     let mut head = header;
     head.resize(head.len().next_multiple_of(block), 0);
     // The magic with the first block, after all that follows it.
@@ -218,7 +243,7 @@ mod tests {
     #[test]
     fn the_default_layout_is_qemus() {
         let geometry = Geometry::new(16, 4, false).unwrap();
-        let layout = Layout::new(geometry, 1 << 30);
+        let layout = Layout::new(geometry, 1 << 30, 0);
         assert_eq!((layout.refcount_table, layout.blocks, layout.l1), (1, 2, 3));
         assert_eq!((layout.l1_entries, layout.clusters), (2, 4));
     }
@@ -226,7 +251,7 @@ mod tests {
     #[test]
     fn small_clusters_take_many_blocks() {
         let geometry = Geometry::new(9, 4, false).unwrap();
-        let layout = Layout::new(geometry, 1 << 30);
+        let layout = Layout::new(geometry, 1 << 30, 0);
         assert!(layout.block_count * geometry.refcounts_per_block() >= layout.clusters);
         assert!(layout.table_clusters * 64 >= layout.block_count);
     }

@@ -12,6 +12,7 @@ use super::space::Space;
 use super::state::State;
 use super::table::Table;
 use crate::format::{Encryption, Header, autoclear, incompatible};
+use crate::luks::{Area, Cipher, MAX_AREA_BYTES, MasterKey};
 
 /// Bytes of tables that are kept in memory unless told otherwise: those of a disk of 1 TiB with the default cluster, and
 /// their refcounts. Only what is used is taken.
@@ -31,6 +32,10 @@ pub struct OpenOptions {
     pub without_backing: bool,
     /// What the image calls its data file.
     pub data_file: Option<Arc<dyn BlockDevice>>,
+    /// The key of an encrypted image, which [`read_encryption`] and a passphrase give.
+    pub key: Option<Arc<MasterKey>>,
+    /// Open an encrypted image without its key: for who looks at the tables alone. Its data is refused.
+    pub without_key: bool,
     /// Bytes of tables that are kept in memory at most.
     pub cache: u64,
     /// Open the snapshot with this id or name in place of the disk, to read it.
@@ -46,6 +51,8 @@ impl Default for OpenOptions {
             backing: None,
             without_backing: false,
             data_file: None,
+            key: None,
+            without_key: false,
             cache: DEFAULT_CACHE,
             snapshot: None,
             for_repair: false,
@@ -60,6 +67,20 @@ impl Default for OpenOptions {
 pub async fn read_header(file: &dyn BlockDevice, spawner: &Spawner) -> Result<Header> {
     let reader = Reader::new(file, spawner)?;
     Ok(reader.header().await?.0)
+}
+
+/// Reads what an encrypted image says of its keys; nothing if it is not encrypted. [`Area::unlock`] makes a key of it,
+/// and takes seconds of CPU by design: it is not for a thread that serves disks.
+///
+/// # Errors
+/// As [`read_header`], and `Unsupported` or `Corrupt` for what the area holds.
+pub async fn read_encryption(file: &dyn BlockDevice, spawner: &Spawner) -> Result<Option<Area>> {
+    let reader = Reader::new(file, spawner)?;
+    let (header, _) = reader.header().await?;
+    match header.encryption {
+        Encryption::Luks => reader.encryption(&header).await.map(Some),
+        Encryption::None | Encryption::Aes => Ok(None),
+    }
 }
 
 /// Opens the image in `file`.
@@ -104,11 +125,19 @@ pub(super) async fn open(
     let data_file = options
         .data_file
         .filter(|_| header.has(incompatible::DATA_FILE));
+    let cipher = match (&options.key, header.encryption) {
+        (Some(key), Encryption::Luks) => {
+            let area = reader.encryption(&header).await?;
+            Some(Arc::new(Cipher::new(area.header(), key)?))
+        }
+        _ => None,
+    };
     let parts = Parts {
         file: Arc::clone(&file),
         data_file,
         backing: options.backing.filter(|_| !options.without_backing),
-        cipher: None,
+        locked: header.encryption == Encryption::Luks && cipher.is_none(),
+        cipher,
         read_only,
     };
     let state = State::new((header, head), l1, refcounts, pages, space);
@@ -124,7 +153,11 @@ fn check_openable(header: &Header, options: &OpenOptions, read_only: bool) -> Re
                 "the image is encrypted in QEMU's first way, which is broken and not read here",
             );
         }
-        Encryption::Luks => return unsupported("the image is encrypted with LUKS"),
+        Encryption::Luks if options.key.is_none() && !options.without_key => {
+            let sentence = "the image is encrypted, and no key was given";
+            return Err(Error::new(ErrorKind::Invalid, sentence));
+        }
+        Encryption::Luks => {}
     }
     if let Some(path) = &header.backing_path
         && options.backing.is_none()
@@ -211,6 +244,16 @@ impl<'a> Reader<'a> {
         }
         bytes.truncate(len as usize);
         Ok(bytes)
+    }
+
+    /// What the image says of its keys.
+    async fn encryption(&self, header: &Header) -> Result<Area> {
+        let pointer = header.extensions.encryption;
+        let (offset, len) = pointer.map_or((0, 0), |area| (area.offset, area.len));
+        // What is longer than an area can be is no area either.
+        let len = len.min(MAX_AREA_BYTES);
+        let bytes = self.table("encryption header", offset, len).await?;
+        Ok(Area::parse(bytes)?)
     }
 
     /// What is beyond the file's end reads as zeroes.

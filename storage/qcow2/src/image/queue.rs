@@ -124,7 +124,7 @@ impl Lane {
     /// Where the bytes of a request are, if they are in one place that the request can be sent to as it is.
     fn at_once(&self, request: &Request) -> Option<Run> {
         let fua = matches!(request.op, Op::Write { fua: true });
-        if !matches!(request.op, Op::Read | Op::Write { .. }) || self.core.cipher.is_some() {
+        if !matches!(request.op, Op::Read | Op::Write { .. }) || !self.core.is_plain() {
             return None;
         }
         let mut state = self.core.state();

@@ -36,6 +36,7 @@ impl Lane {
 
     /// Reads the data file; what is beyond its end reads as zeroes.
     pub(crate) async fn read_data(&self, host: u64, mut part: IoVec) -> Result<()> {
+        self.core.check_unlocked()?;
         let len = part.len();
         let size = match &self.core.data_file {
             Some(file) => file.info().size,

@@ -115,6 +115,7 @@ impl Lane {
 
     /// Writes to the data file.
     pub(crate) async fn write_data(&self, host: u64, data: IoVec, fua: bool) -> Result<()> {
+        self.core.check_unlocked()?;
         let end = host + data.len() as u64;
         match &self.core.data_file {
             None => self.core.grow_file(end)?,

@@ -16,6 +16,7 @@ use super::split;
 ///
 /// Methods that change it change its bytes in memory, and tell in a [`Change`] what of them has to be written, in which
 /// order. Most work through PBKDF2, which takes a second or two of CPU for each slot by design.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Area {
     pub(super) header: Header,
     pub(super) bytes: Vec<u8>,
@@ -97,21 +98,24 @@ impl Area {
         // The material's sectors are numbered from its own start.
         Cipher::of_bytes(spec, &slot_key).decrypt(0, &mut material);
         let len = spec.key_bytes() * slot.stripes as usize;
-        let key = MasterKey(split::merge(hash, &material[..len], spec.key_bytes()));
-        self.is_master(&key).then_some(key)
+        self.master(split::merge(hash, &material[..len], spec.key_bytes()))
     }
 
-    /// Whether it is the key that the header has the digest of.
-    pub(super) fn is_master(&self, key: &MasterKey) -> bool {
-        let mut digest = [0; DIGEST_BYTES];
+    /// The bytes as the master key, if they are what the header has the digest of.
+    fn master(&self, bytes: Zeroizing<Vec<u8>>) -> Option<MasterKey> {
         let Header {
             hash,
             digest_salt,
             digest_iterations,
             ..
-        } = &self.header;
-        hash.pbkdf2(key.bytes(), digest_salt, *digest_iterations, &mut digest);
-        digest == self.header.digest
+        } = self.header;
+        let mut digest = [0; DIGEST_BYTES];
+        hash.pbkdf2(&bytes, &digest_salt, digest_iterations, &mut digest);
+        (digest == self.header.digest).then_some(MasterKey {
+            bytes,
+            digest,
+            digest_salt,
+        })
     }
 
     /// The sectors of a slot's key material.

@@ -11,6 +11,7 @@ use twofish::Twofish;
 
 use super::SECTOR_BYTES;
 use super::cbc::Cbc;
+use super::error::{LuksError, Result};
 use super::header::Header;
 use super::iv::Iv;
 use super::key::MasterKey;
@@ -33,10 +34,13 @@ pub struct Cipher {
 impl Cipher {
     /// The cipher of an unlocked area's payload.
     ///
-    /// # Panics
-    /// If the key is that of another area, whose cipher wants another length.
-    pub fn new(header: &Header, key: &MasterKey) -> Self {
-        Self::of_bytes(header.spec(), key.bytes())
+    /// # Errors
+    /// `OtherKey` if the key is that of another area.
+    pub fn new(header: &Header, key: &MasterKey) -> Result<Self> {
+        if !key.is_of(header) {
+            return Err(LuksError::OtherKey);
+        }
+        Ok(Self::of_bytes(header.spec(), key.bytes()))
     }
 
     /// A cipher with a key that is as long as `spec` says.

@@ -61,12 +61,17 @@ impl Area {
         if !(spec.key_bytes() * STRIPES).is_multiple_of(SECTOR_BYTES) {
             return Err(LuksError::NotForQemu);
         }
-        let mut key = MasterKey(Zeroizing::new(vec![0; spec.key_bytes()]));
-        random(&mut key.0);
+        let mut key = Zeroizing::new(vec![0; spec.key_bytes()]);
+        random(&mut key);
         let mut digest_salt = [0; SALT_BYTES];
         random(&mut digest_salt);
         let mut digest = [0; DIGEST_BYTES];
-        hash.pbkdf2(key.bytes(), &digest_salt, work.digest, &mut digest);
+        hash.pbkdf2(&key, &digest_salt, work.digest, &mut digest);
+        let key = MasterKey {
+            bytes: key,
+            digest,
+            digest_salt,
+        };
         let len = area_bytes(spec) as usize;
         let header = Header {
             spec,

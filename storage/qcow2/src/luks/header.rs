@@ -196,6 +196,11 @@ impl Header {
         &self.slots
     }
 
+    /// Whether both have the digest of the same master key.
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.digest_salt == other.digest_salt
+    }
+
     /// Bytes from the start of the header to the end of the last key material, in whole sectors: what an [`Area`] needs.
     /// [`MAX_AREA_BYTES`] at most.
     ///

@@ -23,7 +23,7 @@ impl Area {
         work: Work,
         random: Random,
     ) -> Result<Change> {
-        if key.bytes().len() != self.header.spec.key_bytes() || !self.is_master(key) {
+        if !key.is_of(&self.header) {
             return Err(LuksError::OtherKey);
         }
         let slot = match slot {

@@ -235,9 +235,17 @@ fn keys_are_added_until_all_slots_are_full() {
 }
 
 #[test]
-fn a_key_of_another_area_is_not_added() {
+fn a_key_of_another_area_is_refused() {
     let (mut area, _) = small_area();
-    let other = MasterKey(zeroize::Zeroizing::new(vec![1; 16]));
+    let mut chance = counting();
+    chance(&mut [0; 7]);
+    let options = CreateOptions {
+        spec: area.header().spec(),
+        hash: Hash::Sha256,
+    };
+    let (_, other) = Area::create(options, b"first", work(), &mut chance).unwrap();
+    let error = Cipher::new(area.header(), &other).unwrap_err();
+    assert_eq!(error, LuksError::OtherKey);
     let refused = area.add_key(&other, b"x", None, work(), &mut counting());
     assert_eq!(refused.unwrap_err(), LuksError::OtherKey);
 }
@@ -382,7 +390,10 @@ fn what_is_cut_off_is_no_area() {
 #[test]
 fn no_debug_shows_a_secret() {
     let (area, key) = small_area();
-    let shown = format!("{key:?} {:?} {area:?}", Cipher::new(area.header(), &key));
+    let shown = format!(
+        "{key:?} {:?} {area:?}",
+        Cipher::new(area.header(), &key).unwrap()
+    );
     assert!(
         shown.starts_with("MasterKey(128 bits) Cipher(aes-cbc-plain64) Area {"),
         "{shown}"

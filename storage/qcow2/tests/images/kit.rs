@@ -1,11 +1,14 @@
 //! What the tests of images share.
 
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_channel::oneshot;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use weft_block::{BlockDevice, BlockQueue, Completion, LocalBoxFuture, Op, Request, Spawner};
 use weft_qcow2::format::{Backing, CompressionType, Version};
+use weft_qcow2::luks::{self, Algorithm, Area, IvKind, MasterKey, Mode, Spec, Work};
 use weft_qcow2::{CreateOptions, Image, OpenOptions, create};
 use weft_sim::{MemoryDevice, Oracle};
 
@@ -17,6 +20,32 @@ fn base() -> Vec<u8> {
     (0..SIZE / 2)
         .map(|byte| (byte / 512 % 251) as u8 | 1)
         .collect()
+}
+
+/// An area of keys that `passphrase` opens, and its key. Made once: it takes a while.
+pub(crate) fn keys() -> (Area, Arc<MasterKey>) {
+    static KEYS: OnceLock<(Area, Arc<MasterKey>)> = OnceLock::new();
+    let made = KEYS.get_or_init(|| {
+        let options = luks::CreateOptions {
+            spec: Spec::new(Algorithm::Aes128, Mode::Xts, IvKind::Plain64)
+                .expect("it goes together"),
+            ..luks::CreateOptions::default()
+        };
+        let (area, key) =
+            Area::create(options, b"passphrase", work(), &mut chance(7)).expect("an area is made");
+        (area, Arc::new(key))
+    });
+    made.clone()
+}
+
+pub(crate) fn work() -> Work {
+    Work::iterations(1000).expect("that is few")
+}
+
+/// Numbers from a seed in place of chance.
+pub(crate) fn chance(seed: u64) -> impl FnMut(&mut [u8]) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    move |bytes| random.fill(bytes)
 }
 
 /// A form that an image can have.
@@ -57,6 +86,12 @@ impl Form {
 
     pub(crate) const FORMS: u64 = 56;
 
+    /// The same with its data encrypted.
+    pub(crate) fn encrypted(mut self) -> Self {
+        self.options.encryption = Some(keys().0);
+        self
+    }
+
     /// What the image reads as where it holds nothing.
     pub(crate) fn backing(&self) -> Option<Arc<dyn BlockDevice>> {
         self.backed.then(|| {
@@ -78,6 +113,7 @@ impl Form {
     pub(crate) fn open_options(&self) -> OpenOptions {
         OpenOptions {
             backing: self.backing(),
+            key: self.options.encryption.is_some().then(|| keys().1),
             ..OpenOptions::default()
         }
     }

@@ -1,6 +1,7 @@
 //! Images as block devices: the contract, and what a power cut leaves.
 
 mod conformance;
+mod encrypted;
 mod kit;
 mod power;
 mod reuse;

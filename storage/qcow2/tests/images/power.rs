@@ -9,8 +9,7 @@ use weft_sim::{Executor, PowerCut, PowerSupply, Workload, for_each_seed};
 use super::kit::Form;
 
 /// Writes to an image until the power goes, three times, and judges what is there each time.
-fn cut(seed: u64) {
-    let form = Form::number(seed);
+fn cut(form: &Form, seed: u64) {
     let supply = PowerSupply::new(seed);
     supply.set_tearing(false);
     let file = PowerCut::new(&supply, Info::new(0, 512));
@@ -49,5 +48,10 @@ fn cut(seed: u64) {
 
 #[test]
 fn what_was_durable_is_there_after_a_cut() {
-    for_each_seed(112, cut);
+    for_each_seed(112, |seed| cut(&Form::number(seed), seed));
+}
+
+#[test]
+fn what_was_encrypted_and_durable_is_there_after_a_cut() {
+    for_each_seed(24, |seed| cut(&Form::number(seed * 5).encrypted(), seed));
 }
