@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod daemon;
 mod render;
+mod vpn;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     match arguments.command {
         Command::Daemon { stop: false, auto } => return daemon::run(auto),
         Command::Machine { config } => return daemon::machine(&config),
+        Command::Vpn(command) => return vpn::run(command, &output),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -5,7 +5,7 @@ mod network;
 mod storage;
 
 pub(crate) use machine::{VmCommand, VmRunArgs};
-pub(crate) use network::{NetCommand, PortCommand};
+pub(crate) use network::{NetCommand, PortCommand, VpnCommand};
 pub(crate) use storage::{
     DiskCommand, ExportCommand, LvCommand, LvType, RaidCommand, RaidCreateArgs, RaidGrowArgs,
     RaidSyncArgs, VgCommand,
@@ -102,6 +102,9 @@ pub(crate) enum Command {
     /// Networks
     #[command(subcommand)]
     Net(NetCommand),
+    /// WireGuard tunnels
+    #[command(subcommand)]
+    Vpn(VpnCommand),
     /// Machines
     #[command(subcommand)]
     Vm(VmCommand),
@@ -130,6 +133,8 @@ mod tests {
             "weft export add data/root --vhost /tmp/s",
             "weft net create lan --subnet 10.0.0.0/24 --mode isolated --dhcp off",
             "weft net port add lan p --tap t0",
+            "weft vpn run wg0 --foreground",
+            "weft vpn keygen wg0.key",
             "weft vm run web --kernel k --cpus 2 --memory 256M --disk data/root --net lan --engine qemu",
             "weft daemon --stop",
             "weft status --watch",

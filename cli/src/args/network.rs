@@ -25,6 +25,27 @@ impl From<Mode> for NetMode {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum VpnCommand {
+    /// Make a WireGuard interface that wg and wg-quick administer, and serve it until it is taken away
+    ///
+    /// Without --foreground the command returns once the interface can be configured, and a process stays behind. It
+    /// ends when it is told to, or when somebody takes the interface away (ip link delete NAME). wg-quick uses it when
+    /// WG_QUICK_USERSPACE_IMPLEMENTATION names a script that calls it with the interface's name.
+    Run {
+        /// The interface's name
+        name: String,
+        /// Stay in the foreground, as WG_PROCESS_FOREGROUND=1 does
+        #[arg(long, short)]
+        foreground: bool,
+    },
+    /// Write a new private key to a file that only its owner can read, and print the public key
+    Keygen {
+        /// The file, which must not exist
+        file: std::path::PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum NetCommand {
     /// Make a network; the host's address in it is the first of the subnet
     Create {

@@ -40,7 +40,8 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
         Command::Daemon { .. }
         | Command::Completions { .. }
         | Command::Manual { .. }
-        | Command::Machine { .. } => unreachable!("these need no daemon"),
+        | Command::Machine { .. }
+        | Command::Vpn(_) => unreachable!("these need no daemon"),
     }
 }
 

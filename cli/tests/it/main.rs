@@ -13,3 +13,4 @@ mod raid;
 mod remote;
 mod restart;
 mod volumes;
+mod vpn;

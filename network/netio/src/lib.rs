@@ -10,8 +10,11 @@
 pub mod datagram;
 mod error;
 pub mod forwarding;
+#[allow(unsafe_code)] // A room of unsafe: the owner of a descriptor that comes from outside.
+pub mod inherited;
 mod ipv6;
 pub mod link;
+pub mod local;
 mod name;
 pub mod namespace;
 pub mod network;

@@ -2,15 +2,15 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use weft_netio::udp::{Beside, LARGEST_RECEIVE, UdpPort};
 use weft_netio::wait::{Bell, readable, since_boot};
-use weft_netio::{Error, Result};
+use weft_netio::{Error, Namespace, Result};
 use weft_vpn::{Entropy, Now, Output, Tunnel};
 
 use crate::inbound::Inbound;
@@ -57,10 +57,15 @@ pub struct Device {
 
 #[derive(Debug)]
 struct Shared {
+    /// Where the ports are, wherever the thread is that wants others.
+    outside: Namespace,
     machine: Mutex<Tunnel>,
     ports: Mutex<Arc<Ports>>,
     bell: Bell,
+    gone: Mutex<bool>,
+    went: Condvar,
     stop: AtomicBool,
+    mark: AtomicU32,
     refused: AtomicU64,
     unroutable: AtomicU64,
 }
@@ -69,10 +74,14 @@ impl Device {
     /// Starts a tunnel on UDP port `port` (0 for any free one) of the calling thread's network namespace.
     pub fn start(machine: Tunnel, packets: Box<dyn Packets>, port: u16) -> Result<Self> {
         let shared = Arc::new(Shared {
+            outside: Namespace::current()?,
             machine: Mutex::new(machine),
             ports: Mutex::new(Arc::new(Ports::open(port)?)),
             bell: Bell::new()?,
+            gone: Mutex::new(false),
+            went: Condvar::new(),
             stop: AtomicBool::new(false),
+            mark: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             unroutable: AtomicU64::new(0),
         });
@@ -102,13 +111,18 @@ impl Device {
         self.shared.ports().number()
     }
 
-    /// Moves to another UDP port of the calling thread's namespace, 0 for any free one. If that cannot be had, nothing has
-    /// changed.
+    /// Moves to another UDP port of the namespace that the tunnel was started in, 0 for any free one. If that cannot be
+    /// had, nothing has changed.
     pub fn set_port(&self, port: u16) -> Result<()> {
         if port != 0 && port == self.port() {
             return Ok(());
         }
-        let ports = Arc::new(Ports::open(port)?);
+        let opened = self.shared.outside.run(|| Ports::open(port))?;
+        let ports = Arc::new(opened?);
+        let mark = self.mark();
+        if mark != 0 {
+            ports.set_mark(mark)?;
+        }
         *self.lock_ports() = ports;
         self.shared.bell.ring();
         Ok(())
@@ -116,7 +130,17 @@ impl Device {
 
     /// Marks what is sent, for the host's routing; 0 for no mark.
     pub fn set_mark(&self, mark: u32) -> Result<()> {
-        self.shared.ports().set_mark(mark)
+        if mark == self.mark() {
+            return Ok(());
+        }
+        self.shared.ports().set_mark(mark)?;
+        self.shared.mark.store(mark, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The mark of what is sent, 0 for none.
+    pub fn mark(&self) -> u32 {
+        self.shared.mark.load(Ordering::Relaxed)
     }
 
     /// What was dropped.
@@ -127,11 +151,17 @@ impl Device {
         }
     }
 
-    /// Whether the thread still moves packets; it ends when its device is taken away.
-    pub fn is_running(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
+    /// Waits until the thread does not move packets any more: its device was taken away.
+    pub fn wait_until_gone(&self) {
+        let mut gone = self
+            .shared
+            .gone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while !*gone {
+            let woken = self.shared.went.wait(gone);
+            gone = woken.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     fn lock_ports(&self) -> MutexGuard<'_, Arc<Ports>> {
@@ -175,6 +205,16 @@ fn send_all(ports: &Ports, outputs: &mut Vec<Output>) {
     }
 }
 
+/// Tells that the thread has ended, however it did.
+struct Gone(Arc<Shared>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        *self.0.gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.went.notify_all();
+    }
+}
+
 /// What the thread has for itself.
 struct Mover {
     shared: Arc<Shared>,
@@ -200,6 +240,7 @@ impl Mover {
     }
 
     fn run(mut self) {
+        let _gone = Gone(self.shared.clone());
         while !self.shared.stop.load(Ordering::Acquire) {
             let ports = self.shared.ports();
             if let Err(e) = self.turn(&ports) {
@@ -229,9 +270,17 @@ impl Mover {
         if deadline.is_some_and(|at| at <= now.monotonic) {
             let mut machine = self.shared.machine();
             machine.handle_timeout(now, &mut self.outputs);
+            self.follow_mtu(&mut machine);
         }
         send_all(ports, &mut self.outputs);
         Ok(())
+    }
+
+    /// An administrator may have changed the MTU; then padding has another bound.
+    fn follow_mtu(&self, machine: &mut Tunnel) {
+        if let Some(mtu) = self.packets.mtu() {
+            machine.set_mtu(mtu);
+        }
     }
 
     fn wait(&self, ports: &Ports, left: Option<Duration>) -> io::Result<[bool; 4]> {
@@ -282,6 +331,12 @@ impl Mover {
             let Some((header, length)) = self.packets.receive(&mut self.buffer)? else {
                 break;
             };
+            let longest = header.cut.map_or(length, |_| 0);
+            if longest > batch.machine.mtu()
+                && let Some(mtu) = self.packets.mtu()
+            {
+                batch.machine.set_mtu(mtu);
+            }
             let packet = &mut self.buffer[..length];
             if !self.outbound.push(&header, packet, &mut batch) {
                 shared.unroutable.fetch_add(1, Ordering::Relaxed);

@@ -14,6 +14,8 @@ mod inbound;
 mod outbound;
 mod packets;
 mod ports;
+mod uapi;
 
 pub use device::{Counters, Device, entropy, now};
 pub use packets::{Packets, Tun};
+pub use uapi::Uapi;

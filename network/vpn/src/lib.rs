@@ -38,6 +38,7 @@ mod tai64n;
 mod timers;
 pub mod timing;
 mod tunnel;
+pub mod uapi;
 
 pub use allowed::{AllowedIps, BadPrefix, Prefix};
 pub use entropy::Entropy;

@@ -5,6 +5,7 @@
 
 mod dhcp;
 pub mod port;
+pub mod vpn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

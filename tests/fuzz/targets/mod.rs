@@ -43,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vmm_virtio_pci", vmm::virtio_pci),
     ("vpn_datagrams", vpn::datagrams),
     ("vpn_text", vpn::text),
+    ("vpn_uapi", vpn::uapi),
 ];
 
 /// Runs the target of that name.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput, KeyInit, Update};
 use blake2::{Blake2s256, Blake2sMac, Digest};
+use weft_vpn::uapi::{Reader, Request, describe};
 use weft_vpn::{Endpoint, IpPacket, Message, Now, Output, Prefix, PrivateKey, PublicKey, Tunnel};
 
 /// Whoever looks at a run wants the same chance each time.
@@ -114,6 +115,41 @@ fn take(outputs: &mut Vec<Output>, datagrams: &mut Vec<Vec<u8>>) {
             datagrams.push(bytes.to_vec());
         }
     }
+}
+
+/// Lines of a client that configures a tunnel. Whatever can be set can be shown.
+pub(super) fn uapi(bytes: &[u8]) {
+    let mut tunnel = tunnel(2, 1);
+    let mut reader = Reader::new();
+    let now = Now {
+        monotonic: Duration::from_secs(100),
+        wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30),
+    };
+    for line in String::from_utf8_lossy(bytes).split('\n') {
+        match reader.line(line) {
+            Some(Ok(Request::Set(change))) => tunnel.apply(*change, now, &mut Vec::new()),
+            Some(Ok(Request::Get)) => {
+                let text = describe(&tunnel, 7, 7);
+                let mut again = Reader::new();
+                assert!(again.line("set=1").is_none());
+                // All of it but what only a peer's history tells can be given back.
+                for line in text.lines().filter(|line| !is_history(line)) {
+                    assert!(again.line(line).is_none());
+                }
+                assert!(
+                    matches!(again.line(""), Some(Ok(Request::Set(_)))),
+                    "{}",
+                    *text
+                );
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+}
+
+fn is_history(line: &str) -> bool {
+    let history = ["last_handshake_time", "tx_bytes", "rx_bytes"];
+    history.iter().any(|key| line.starts_with(key))
 }
 
 /// Keys and prefixes as text.

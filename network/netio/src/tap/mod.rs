@@ -19,6 +19,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
 use crate::{Error, ErrorKind, InterfaceName, Result};
 
 pub use offloads::Offloads;
@@ -237,6 +239,25 @@ impl Tap {
 
     fn error(&self, doing: &str, error: io::Error) -> Error {
         Error::system(format!("{doing} of TAP device {}", self.name), error)
+    }
+}
+
+/// Looks at devices of the namespace in which it was made, from wherever the thread is later.
+#[derive(Debug)]
+pub struct Probe(OwnedFd);
+
+impl Probe {
+    /// A probe for the calling thread's namespace.
+    pub fn new() -> Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        socket(AddressFamily::Inet, SockType::Datagram, flags, None)
+            .map(Self)
+            .map_err(|e| Error::system("opening a socket to ask for links", e))
+    }
+
+    /// The MTU that a device has now; none if it is gone or was renamed.
+    pub fn mtu(&self, name: &InterfaceName) -> Option<usize> {
+        sys::mtu(&self.0, name.as_str()).ok()
     }
 }
 

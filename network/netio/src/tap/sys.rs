@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -91,6 +91,16 @@ pub(super) fn set_nonblocking(file: &File) -> io::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?);
     fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// `SIOCGIFMTU`: the MTU of a link in the namespace of `socket`.
+pub(super) fn mtu(socket: &OwnedFd, name: &str) -> io::Result<usize> {
+    let mut request = request(name, 0);
+    // SAFETY: SIOCGIFMTU reads the name and writes the MTU of one ifreq, which lives across the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &mut request) })?;
+    // SAFETY: SIOCGIFMTU fills the MTU of the union.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    usize::try_from(mtu).map_err(io::Error::other)
 }
 
 fn by_value(file: &File, request: libc::Ioctl, value: u64) -> io::Result<()> {

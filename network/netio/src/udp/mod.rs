@@ -137,12 +137,13 @@ impl UdpPort {
     ) -> io::Result<()> {
         let several = bytes.len() > segment;
         if several && self.segments.load(Ordering::Relaxed) {
-            match self.send_once(bytes, Some(segment as u16), to, from) {
+            let sent = self.send_once(bytes, Some(segment as u16), to, from);
+            match sent.as_ref().map_err(io::Error::raw_os_error) {
                 // The interface takes no checksums, which segments need.
-                Err(e) if e.raw_os_error() == Some(libc::EIO) => {
-                    self.segments.store(false, Ordering::Relaxed);
-                }
-                result => return result,
+                Err(Some(libc::EIO)) => self.segments.store(false, Ordering::Relaxed),
+                // A segment is larger than the path, and must be cut up by IP.
+                Err(Some(libc::EINVAL | libc::EMSGSIZE)) => {}
+                _ => return sent,
             }
         }
         let mut result = Ok(());
@@ -175,9 +176,7 @@ impl UdpPort {
             (None, None) => self.message(bytes, &[], to),
         };
         match sent {
-            Err(nix::Error::EINVAL | nix::Error::EADDRNOTAVAIL | nix::Error::ENODEV)
-                if had_source =>
-            {
+            Err(e) if had_source && is_of_source(e) => {
                 self.send_once(bytes, segment_of(&segment), to, None)
             }
             result => Ok(result?),
@@ -230,6 +229,18 @@ impl AsFd for UdpPort {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether an error may come of a source that the host does not have any more: routing finds no way from there.
+fn is_of_source(error: nix::Error) -> bool {
+    matches!(
+        error,
+        nix::Error::EINVAL
+            | nix::Error::EADDRNOTAVAIL
+            | nix::Error::ENODEV
+            | nix::Error::ENETUNREACH
+            | nix::Error::EHOSTUNREACH
+    )
 }
 
 fn segment_of(message: &Option<ControlMessage<'_>>) -> Option<u16> {

@@ -1,10 +1,12 @@
 //! What an administrator sees and changes, all of it while packets flow.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Identity, Tunnel};
 use crate::cookie::Checker;
 use crate::peer::Peer;
+use crate::uapi::{AllowedChange, DeviceChange, PeerChange};
 use crate::{
     Endpoint, Now, Output, PeerId, PeerStatus, Prefix, PresharedKey, PrivateKey, PublicKey,
 };
@@ -37,6 +39,67 @@ impl Tunnel {
         let own = self.public_key().and_then(|own| self.peer(&own));
         if let Some(own) = own {
             self.remove_peer(own);
+        }
+    }
+
+    /// Changes what an administrator asks for, but the port and the mark, which are not the machine's.
+    pub fn apply(&mut self, change: DeviceChange, now: Now, outputs: &mut Vec<Output>) {
+        if let Some(private) = change.private_key {
+            let same = match (&private, self.private_key()) {
+                (Some(new), Some(old)) => new.expose() == old.expose(),
+                (new, old) => new.is_none() && old.is_none(),
+            };
+            // To say what is so already ends no session.
+            if !same {
+                self.set_private_key(private);
+            }
+        }
+        if change.replace_peers {
+            let named: HashSet<PublicKey> = change.peers.iter().map(|p| p.public_key).collect();
+            let gone: Vec<PeerId> = self
+                .peers()
+                .filter(|peer| !named.contains(&peer.public_key))
+                .map(|peer| peer.id)
+                .collect();
+            gone.into_iter().for_each(|id| self.remove_peer(id));
+        }
+        for peer in change.peers {
+            self.apply_peer(peer, now, outputs);
+        }
+    }
+
+    fn apply_peer(&mut self, change: PeerChange, now: Now, outputs: &mut Vec<Output>) {
+        let known = self.peer(&change.public_key);
+        if change.remove {
+            if let Some(id) = known {
+                self.remove_peer(id);
+            }
+            return;
+        }
+        let id = match known {
+            None if change.update_only => None,
+            None => self.add_peer(change.public_key),
+            known => known,
+        };
+        // Our own key is no peer's, and that is no mistake of the one who sends all keys to all.
+        let Some(id) = id else { return };
+        if let Some(psk) = change.preshared_key {
+            self.set_preshared_key(id, psk);
+        }
+        if let Some(endpoint) = change.endpoint {
+            self.set_endpoint(id, Endpoint::new(endpoint), now, outputs);
+        }
+        if change.replace_allowed_ips {
+            self.disallow_all(id);
+        }
+        for allowed in change.allowed_ips {
+            match allowed {
+                AllowedChange::Add(prefix) => self.allow(id, prefix),
+                AllowedChange::Remove(prefix) => self.disallow(id, prefix),
+            }
+        }
+        if let Some(seconds) = change.persistent_keepalive {
+            self.set_persistent_keepalive(id, seconds, now, outputs);
         }
     }
 
