@@ -6,6 +6,7 @@
 
 mod copies;
 mod core;
+mod direct;
 mod errors;
 mod gather;
 mod hedge;

@@ -15,9 +15,10 @@ use weft_block::{
 };
 
 use super::Lane;
-use super::hedge::Others;
+use super::direct::{Direct, Whose};
+use super::hedge::{InTime, Others};
 use super::lane::{Leg, Route};
-use super::queue::ready;
+use super::queue::{Way, ready};
 use super::state::MemberId;
 use super::watch::Watch;
 use crate::geometry::Geometry;
@@ -148,7 +149,7 @@ const TRIED: usize = 64;
 const MOST_SLOWNESS: u32 = 6;
 
 /// Counts a read off when it is answered or forgotten.
-struct Counted {
+pub(super) struct Counted {
     reads: Rc<Reads>,
     /// Since when, if it is timed.
     since: Option<Duration>,
@@ -156,7 +157,7 @@ struct Counted {
 
 impl Counted {
     /// The read is answered.
-    fn done(self, spawner: &Spawner) {
+    pub(super) fn done(self, spawner: &Spawner) {
         if let Some(since) = self.since {
             self.reads.took(spawner.now().saturating_sub(since));
         }
@@ -172,11 +173,7 @@ impl Drop for Counted {
 
 impl Balance {
     /// Reads each piece from one of its copies; from another, with the first one mended, if that fails.
-    pub(crate) fn read(
-        &self,
-        lane: &Rc<Lane>,
-        request: Request,
-    ) -> LocalBoxFuture<'static, Completion> {
+    pub(crate) fn read(&self, lane: &Rc<Lane>, request: Request) -> Way {
         let range = request.offset..request.end();
         let mut pieces = pieces(&lane.shared.geometry, &range, u64::MAX);
         let (first, second) = (pieces.next(), pieces.next());
@@ -190,9 +187,10 @@ impl Balance {
                 let at = (piece.start - range.start) as usize;
                 let buffer = request.buffer.slice(at, (piece.end - piece.start) as usize);
                 self.read_piece(lane, Request::read(piece.start, buffer))
+                    .wait()
             })
             .collect();
-        Box::pin(async move {
+        Way::Parts(Box::pin(async move {
             let mut failed = None;
             for completion in join_all(sent).await {
                 if let Err(error) = completion.result {
@@ -203,14 +201,10 @@ impl Balance {
                 Some(error) => request.failed(error),
                 None => request.done(),
             }
-        })
+        }))
     }
 
-    fn read_piece(
-        &self,
-        lane: &Rc<Lane>,
-        mut request: Request,
-    ) -> LocalBoxFuture<'static, Completion> {
+    fn read_piece(&self, lane: &Rc<Lane>, mut request: Request) -> Way {
         let route = lane.route();
         let range = request.offset..request.end();
         let first_only = lane.shared.needs_resync(&range);
@@ -221,7 +215,7 @@ impl Balance {
                 .iter()
                 .any(|copy| copy.is_in_part(request.len, block))
         {
-            return lane.spawn(request, Lane::copies_read_doubtful);
+            return Way::Task(lane.spawn(request, Lane::copies_read_doubtful));
         }
         let Some(copy) = self.choose(
             &lane.watch,
@@ -234,31 +228,24 @@ impl Balance {
                 ErrorKind::Offline,
                 format!("array {} has no member left", lane.shared.name),
             );
-            return ready(request.failed(error));
+            return Way::Task(ready(request.failed(error)));
         };
         let counted = self.count(&copy, request.len, &lane.spawner);
         let id = copy.leg.id;
         request.offset = copy.offset;
         let sent = match first_only || copies.len() == 1 {
-            true => copy.leg.submit(request),
+            true => InTime::unwatched(copy.leg.submit(request)),
             false => {
                 let origin = range.start;
                 lane.read_in_time(copy.leg, request, Others::Copies { origin, not: id })
             }
         };
-        let lane = Rc::clone(lane);
-        Box::pin(async move {
-            let completion = sent.await;
-            counted.done(&lane.spawner);
-            let Err(error) = completion.result else {
-                return completion;
-            };
-            let again = Request::read(range.start, completion.buffer);
-            lane.spawn(again, move |lane, request| {
-                lane.copies_heal(request, id, error)
-            })
-            .await
-        })
+        let whose = Whose::Copy {
+            id,
+            offset: range.start,
+            counted: Some(counted),
+        };
+        Way::Direct(Direct::new(lane, sent, whose))
     }
 
     /// The copy to read: one on a write-mostly member or on one that is late only if there is no other; the one whose
@@ -410,7 +397,7 @@ impl Lane {
     }
 
     /// Answers a read of a piece that `broken` could not, from another copy, and writes what was read there to `broken`.
-    async fn copies_heal(
+    pub(super) async fn copies_heal(
         self: Rc<Self>,
         request: Request,
         broken: MemberId,

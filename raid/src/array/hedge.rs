@@ -9,9 +9,8 @@
 //! read from it as if it were good. A member that is slow without end is failed by whoever knows its limits, as a
 //! remote disk does that does not come back in time.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
@@ -21,7 +20,7 @@ use weft_block::{Buffer, Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Re
 use super::copies::copies_at;
 use super::lane::{Leg, Route};
 use super::state::MemberId;
-use super::watch::{Flight, Hedge, TICK};
+use super::watch::{Flight, Hedge, Standing, TICK};
 use super::{InFlight, Lane};
 use crate::geometry::Shape;
 use crate::plan;
@@ -32,7 +31,7 @@ const COPIED: u64 = 16 << 10;
 /// Bytes that are made of other members at a time.
 const PIECE: u64 = 256 << 10;
 
-/// A member's read that is under way, and what is known of it.
+/// A member's read that is under way.
 type Sent = LocalBoxFuture<'static, Completion>;
 
 /// What else a read can be answered from.
@@ -44,33 +43,106 @@ pub(crate) enum Others {
     Copies { origin: u64, not: MemberId },
 }
 
+/// A read of a member that is waited for as long as it may take.
+pub(crate) enum InTime {
+    /// It goes to where it belongs; there is a flight if somebody wants to know how long it takes.
+    Straight { sent: Sent, flight: Option<Flight> },
+    /// It goes into memory of our own.
+    Aside(Aside),
+    /// The others are asked as well.
+    Beside(Sent),
+    /// It is answered.
+    Over,
+}
+
+/// A read that goes into memory of our own.
+pub(crate) struct Aside {
+    id: MemberId,
+    /// What was asked for.
+    part: Request,
+    others: Others,
+    sent: Sent,
+    flight: Flight,
+}
+
+impl InTime {
+    /// A request for which nothing is done if it takes long.
+    pub(crate) fn unwatched(sent: Sent) -> Self {
+        Self::Straight { sent, flight: None }
+    }
+
+    pub(crate) fn poll(&mut self, lane: &Rc<Lane>, context: &mut Context<'_>) -> Poll<Completion> {
+        match self {
+            Self::Over => Poll::Pending,
+            Self::Beside(sent) => sent.as_mut().poll(context),
+            Self::Straight { sent, flight } => {
+                let completion = ready!(sent.as_mut().poll(context));
+                *flight = None;
+                Poll::Ready(completion)
+            }
+            Self::Aside(aside) => {
+                if let Poll::Ready(completion) = aside.sent.as_mut().poll(context) {
+                    let Self::Aside(aside) = std::mem::replace(self, Self::Over) else {
+                        unreachable!("it was matched");
+                    };
+                    drop(aside.flight);
+                    return Poll::Ready(lane.copied(aside.part, completion));
+                }
+                let late = aside.flight.is_late(context);
+                if !late || !lane.others_can(&aside.others, &aside.part) {
+                    return Poll::Pending;
+                }
+                let Some(hedge) = lane.watch.hedge() else {
+                    return Poll::Pending;
+                };
+                let Self::Aside(aside) = std::mem::replace(self, Self::Over) else {
+                    unreachable!("it was matched");
+                };
+                let mut first = Box::pin(Rc::clone(lane).first_answer(aside, hedge));
+                let polled = first.as_mut().poll(context);
+                *self = Self::Beside(first);
+                polled
+            }
+        }
+    }
+}
+
 impl Lane {
     /// Reads member space from `leg`, or from others if it takes too long. An error is the member's own, and the memory
     /// comes back with it.
-    pub(crate) fn read_in_time(self: &Rc<Self>, leg: &Leg, part: Request, others: Others) -> Sent {
+    pub(crate) fn read_in_time(
+        self: &Rc<Self>,
+        leg: &Leg,
+        part: Request,
+        others: Others,
+    ) -> InTime {
         let alone = self.shared.geometry.tolerates() == 0 || !self.may_hedge(&others, &part);
         if alone {
-            return leg.submit(part);
+            return InTime::unwatched(leg.submit(part));
         }
-        if self.watch.is_late(leg.id)
+        let standing = self.watch.standing(leg.id);
+        if standing == Standing::Late
             && self.others_can(&others, &part)
             && let Some(hedge) = self.watch.hedge()
         {
-            return self.read_elsewhere(leg, part, others, hedge);
+            return InTime::unwatched(self.read_elsewhere(leg, part, others, hedge));
         }
         let flight = self.watch.begin(leg.id, &self.spawner);
-        if part.len > COPIED && !self.watch.is_suspected(leg.id) {
-            let sent = leg.submit(part);
-            return Box::pin(async move {
-                let completion = sent.await;
-                drop(flight);
-                completion
-            });
+        if part.len > COPIED && standing == Standing::Good {
+            return InTime::Straight {
+                sent: leg.submit(part),
+                flight: Some(flight),
+            };
         }
         let memory = self.watch.memory(part.len as usize);
         let sent = leg.submit(Request::read(part.offset, memory));
-        let (lane, id) = (Rc::clone(self), leg.id);
-        Box::pin(async move { lane.in_time(id, part, others, sent, flight).await })
+        InTime::Aside(Aside {
+            id: leg.id,
+            part,
+            others,
+            sent,
+            flight,
+        })
     }
 
     /// Asks the others at once, and the member only if they cannot answer.
@@ -96,47 +168,15 @@ impl Lane {
         })
     }
 
-    /// Waits for a member that reads into memory of our own, for as long as it may take.
-    async fn in_time(
-        self: Rc<Self>,
-        id: MemberId,
-        part: Request,
-        others: Others,
-        mut sent: Sent,
-        flight: Flight,
-    ) -> Completion {
-        let mut hedge = None;
-        let in_time = poll_fn(|context| {
-            if let Poll::Ready(completion) = sent.as_mut().poll(context) {
-                return Poll::Ready(Some(completion));
-            }
-            if flight.is_late(context) && self.others_can(&others, &part) {
-                hedge = self.watch.hedge();
-            }
-            match hedge {
-                Some(_) => Poll::Ready(None),
-                None => Poll::Pending,
-            }
-        });
-        match in_time.await {
-            Some(completion) => {
-                drop(flight);
-                self.copied(part, completion)
-            }
-            // In memory of its own, which the many that are in time need not carry about.
-            None => Box::pin(self.first_answer(id, part, others, (sent, flight), hedge)).await,
-        }
-    }
-
     /// Waits for a member that is late, and for the others.
-    async fn first_answer(
-        self: Rc<Self>,
-        id: MemberId,
-        part: Request,
-        others: Others,
-        (sent, flight): (Sent, Flight),
-        hedge: Option<Hedge>,
-    ) -> Completion {
+    async fn first_answer(self: Rc<Self>, aside: Aside, hedge: Hedge) -> Completion {
+        let Aside {
+            id,
+            part,
+            others,
+            sent,
+            flight,
+        } = aside;
         let made = self.start_aside(others, &part, hedge);
         match select(sent, made).await {
             Either::Left((completion, made)) if completion.result.is_err() => {
@@ -223,7 +263,7 @@ impl Lane {
         self: &Rc<Self>,
         others: Others,
         part: &Request,
-        hedge: Option<Hedge>,
+        hedge: Hedge,
     ) -> oneshot::Receiver<Result<Buffer>> {
         let (sender, receiver) = oneshot::channel();
         let (lane, offset, len) = (Rc::clone(self), part.offset, part.len);

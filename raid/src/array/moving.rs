@@ -120,7 +120,7 @@ impl Lane {
 
     fn send_rows(self: &Rc<Self>, request: Request) -> LocalBoxFuture<'static, Completion> {
         match request.op {
-            Op::Read => rows::read(self, request),
+            Op::Read => rows::read(self, request).wait(),
             _ => self.spawn(request, Self::rows_write),
         }
     }

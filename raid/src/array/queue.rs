@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_channel::oneshot;
 use weft_block::{
@@ -14,6 +14,7 @@ use weft_block::{
 
 use super::InFlight;
 use super::copies::Balance;
+use super::direct::Direct;
 use super::state::MemberId;
 use super::{Array, Lane, rows, stripes};
 use crate::geometry::Shape;
@@ -51,41 +52,66 @@ impl BlockQueue for Queue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
         let lane = Rc::clone(&self.side.lane.borrow());
         lane.shared.core.requests.fetch_add(1, Ordering::Relaxed);
-        match Passing::begin(&lane) {
-            Some(passing) => Box::pin(passing.along(self.side.submit(&lane, request))),
-            None => self.side.detour(request),
+        let Some(passing) = Passing::begin(&lane) else {
+            return self.side.detour(request);
+        };
+        match self.side.submit(&lane, request) {
+            Way::Direct(sent) => Box::pin(passing.along(sent)),
+            Way::Parts(sent) => Box::pin(passing.along(sent)),
+            Way::Task(sent) => sent,
+        }
+    }
+}
+
+/// How a request goes.
+pub(crate) enum Way {
+    /// One member has it.
+    Direct(Direct),
+    /// Several members have it, and no task.
+    Parts(LocalBoxFuture<'static, Completion>),
+    /// A task of its own has it, which counts by itself and runs to the end whoever waits; or it is answered.
+    Task(LocalBoxFuture<'static, Completion>),
+}
+
+impl Way {
+    /// Waits for what was sent.
+    pub(crate) fn wait(self) -> LocalBoxFuture<'static, Completion> {
+        match self {
+            Self::Direct(sent) => Box::pin(sent),
+            Self::Parts(sent) | Self::Task(sent) => sent,
         }
     }
 }
 
 impl Side {
     /// Sends a request the way that the shape of the lane gives.
-    fn submit(&self, lane: &Rc<Lane>, request: Request) -> LocalBoxFuture<'static, Completion> {
+    fn submit(&self, lane: &Rc<Lane>, request: Request) -> Way {
         let shared = &lane.shared;
         let refusal = request.check(&shared.info).err();
         if let Some(refusal) = refusal.or_else(|| shared.refusal()) {
-            return ready(request.failed(refusal));
+            return Way::Task(ready(request.failed(refusal)));
         }
         if request.len == 0 && request.op != Op::Flush {
-            return ready(request.done());
+            return Way::Task(ready(request.done()));
         }
         match (shared.geometry.shape(), request.op) {
-            (_, Op::Flush) => lane.spawn(request, Lane::flush),
+            (_, Op::Flush) => Way::Task(lane.spawn(request, Lane::flush)),
             (Shape::Stripes(_), _) => stripes::submit(lane, request),
             (Shape::Mirror | Shape::Copies(_), Op::Read) => self.balance.read(lane, request),
-            (Shape::Mirror | Shape::Copies(_), _) => lane.spawn(request, Lane::copies_change),
+            (Shape::Mirror | Shape::Copies(_), _) => {
+                Way::Task(lane.spawn(request, Lane::copies_change))
+            }
             (Shape::Parity(_), Op::Read) => rows::read(lane, request),
             // A hint; a row that was discarded on some members only would not agree with its parity.
-            (Shape::Parity(_), Op::Discard) => ready(request.done()),
-            (Shape::Parity(_), _) => lane.gather(request),
+            (Shape::Parity(_), Op::Discard) => Way::Task(ready(request.done())),
+            (Shape::Parity(_), _) => Way::Task(lane.gather(request)),
         }
     }
 }
 
-/// A request that is under way: it counts until what was sent for it has ended, whoever waits for it.
+/// A request that is under way: it counts until this is dropped.
 struct Passing {
     lane: Rc<Lane>,
-    sent: Option<LocalBoxFuture<'static, Completion>>,
 }
 
 impl Passing {
@@ -94,46 +120,59 @@ impl Passing {
         lane.shared.core.enter();
         let passing = Self {
             lane: Rc::clone(lane),
-            sent: None,
         };
         // Looked at after it counts: who closes the way waits for those that count.
         (!lane.shared.is_closed()).then_some(passing)
     }
 
-    fn along(mut self, sent: LocalBoxFuture<'static, Completion>) -> Self {
-        self.sent = Some(sent);
-        self
-    }
-}
-
-impl Future for Passing {
-    type Output = Completion;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
-        let Some(sent) = self.sent.as_mut() else {
-            return Poll::Pending;
-        };
-        let polled = sent.as_mut().poll(context);
-        if polled.is_ready() {
-            self.sent = None;
-        }
-        polled
+    /// It counts until what was sent for it has ended, whoever waits for that.
+    fn along<F>(self, sent: F) -> Along<F>
+    where
+        F: Future<Output = Completion> + Unpin + 'static,
+    {
+        Along(Some((self, sent)))
     }
 }
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        let lane = Rc::clone(&self.lane);
-        match self.sent.take() {
-            None => lane.shared.core.leave(),
-            // Nobody waits for it any more, but it goes on.
-            Some(sent) => {
-                let spawner = Rc::clone(&lane.spawner);
-                spawner.spawn(Box::pin(async move {
-                    drop(sent.await);
-                    lane.shared.core.leave();
-                }));
-            }
+        self.lane.shared.core.leave();
+    }
+}
+
+/// A request that is under way and what was sent for it, until that is answered.
+struct Along<F>(Option<(Passing, F)>)
+where
+    F: Future<Output = Completion> + Unpin + 'static;
+
+impl<F> Future for Along<F>
+where
+    F: Future<Output = Completion> + Unpin + 'static,
+{
+    type Output = Completion;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
+        let Some((_, sent)) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let completion = ready!(Pin::new(sent).poll(context));
+        self.0 = None;
+        Poll::Ready(completion)
+    }
+}
+
+impl<F> Drop for Along<F>
+where
+    F: Future<Output = Completion> + Unpin + 'static,
+{
+    fn drop(&mut self) {
+        // Nobody waits for it any more, but it goes on.
+        if let Some((passing, sent)) = self.0.take() {
+            let spawner = Rc::clone(&passing.lane.spawner);
+            spawner.spawn(Box::pin(async move {
+                drop(sent.await);
+                drop(passing);
+            }));
         }
     }
 }
@@ -165,8 +204,8 @@ impl Side {
                 drop(in_flight);
                 return answer;
             }
-            if let Some(passing) = Passing::begin(&lane) {
-                return passing.along(self.submit(&lane, request)).await;
+            if let Some(_passing) = Passing::begin(&lane) {
+                return self.submit(&lane, request).wait().await;
             }
         }
     }

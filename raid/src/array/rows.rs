@@ -6,8 +6,10 @@ use smallvec::SmallVec;
 use weft_block::{Buffer, Completion, Error, ErrorKind, LocalBoxFuture, Request, Result};
 
 use super::Lane;
+use super::direct::{Direct, Whose};
 use super::hedge::Others;
-use super::lane::Route;
+use super::lane::{Leg, Route};
+use super::queue::Way;
 use super::state::MemberId;
 use super::stripes::gather;
 use crate::geometry::Shape;
@@ -18,59 +20,32 @@ use crate::plan;
 const PIECE: u64 = 256 << 10;
 
 /// Reads a range. What is wholly there is asked for at once and needs no task of its own.
-pub(crate) fn read(lane: &Rc<Lane>, request: Request) -> LocalBoxFuture<'static, Completion> {
-    let route = lane.route();
-    let plan = plan::read(&lane.shared.geometry, request.offset, request.len);
-    if let [io] = plan.as_slice()
-        && let Some(leg) = route.whole(io.slot, &(io.offset..io.offset + io.len))
+pub(crate) fn read(lane: &Rc<Lane>, request: Request) -> Way {
+    let (route, geometry) = (lane.route(), &lane.shared.geometry);
+    let place = geometry.locate(request.offset);
+    let range = place.offset..place.offset + request.len;
+    if request.len <= place.left
+        && let Some(leg) = route.whole(place.slot, &range)
     {
-        let (lane, slot, id, offset) = (Rc::clone(lane), io.slot, leg.id, io.offset);
-        let part = Request::read(offset, request.buffer);
-        let sent = lane.read_in_time(leg, part, Others::Row { slot });
-        return Box::pin(async move {
-            let completion = sent.await;
-            let Err(error) = completion.result else {
-                return completion;
-            };
-            let again = Request::read(offset, completion.buffer);
-            lane.spawn(again, move |lane, part| lane.heal(part, slot, id, error))
-                .await
-        });
+        let part = Request::read(place.offset, request.buffer);
+        return Way::Direct(part_of_row(lane, leg, place.slot, part));
     }
+    let plan = plan::read(geometry, request.offset, request.len);
     let parts: SmallVec<[_; 4]> = plan
         .iter()
-        .map(|io| {
+        .map(|io| -> LocalBoxFuture<'static, Completion> {
             let part = Request::read(io.offset, gather(&request.buffer, io));
             let slot = io.slot;
             match route.whole(slot, &(io.offset..io.offset + io.len)) {
-                Some(leg) => {
-                    let sent = lane.read_in_time(leg, part, Others::Row { slot });
-                    (slot, Some(leg.id), io.offset, sent)
-                }
-                None => {
-                    let made = lane.spawn(part, move |lane, part| lane.degraded_read(part, slot));
-                    (slot, None, io.offset, made)
-                }
+                Some(leg) => Box::pin(part_of_row(lane, leg, slot, part)),
+                None => lane.spawn(part, move |lane, part| lane.degraded_read(part, slot)),
             }
         })
         .collect();
-    let lane = Rc::clone(lane);
-    Box::pin(async move {
+    Way::Parts(Box::pin(async move {
         let mut failed = None;
-        for (slot, asked, offset, sent) in parts {
-            let mut completion = sent.await;
-            completion = match (completion.result, asked) {
-                (Err(error), Some(id)) => {
-                    let again = Request::read(offset, completion.buffer);
-                    let heal = move |lane: Rc<Lane>, part| lane.heal(part, slot, id, error);
-                    lane.spawn(again, heal).await
-                }
-                (result, _) => Completion {
-                    result,
-                    ..completion
-                },
-            };
-            if let Err(error) = completion.result {
+        for part in parts {
+            if let Err(error) = part.await.result {
                 failed = failed.or(Some(error));
             }
         }
@@ -78,7 +53,14 @@ pub(crate) fn read(lane: &Rc<Lane>, request: Request) -> LocalBoxFuture<'static,
             Some(error) => request.failed(error),
             None => request.done(),
         }
-    })
+    }))
+}
+
+/// Reads what lies on one member, which has it.
+fn part_of_row(lane: &Rc<Lane>, leg: &Leg, slot: u32, part: Request) -> Direct {
+    let (id, offset) = (leg.id, part.offset);
+    let sent = lane.read_in_time(leg, part, Others::Row { slot });
+    Direct::new(lane, sent, Whose::Row { slot, id, offset })
 }
 
 impl Lane {
@@ -103,7 +85,7 @@ impl Lane {
     }
 
     /// Answers a read that the member of `slot` could not, from the rest of the row, and writes it back there.
-    async fn heal(
+    pub(super) async fn heal(
         self: Rc<Self>,
         part: Request,
         slot: u32,

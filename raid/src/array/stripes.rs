@@ -3,10 +3,12 @@
 use std::rc::Rc;
 
 use smallvec::SmallVec;
-use weft_block::{Completion, IoVec, LocalBoxFuture, Op, Request};
+use weft_block::{Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request};
 
 use super::Lane;
-use super::queue::ready;
+use super::direct::{Direct, Whose};
+use super::hedge::InTime;
+use super::queue::{Way, ready};
 use crate::plan::{self, MemberIo};
 
 /// The parts of the buffer that belong to a member's request.
@@ -21,29 +23,21 @@ pub(super) fn gather(buffer: &IoVec, io: &MemberIo) -> IoVec {
 }
 
 /// Passes a request on to the members it touches. Nothing is done in several steps, so nothing is spawned.
-pub(super) fn submit(lane: &Rc<Lane>, mut request: Request) -> LocalBoxFuture<'static, Completion> {
-    let shared = &lane.shared;
-    let route = lane.route();
-    let plan = plan::read(&shared.geometry, request.offset, request.len);
-    let name = shared.name.clone();
-    let context = move || format!("a member of array {name} failed");
-    if let [io] = plan.as_slice() {
-        let Some(leg) = &route.legs[io.slot as usize] else {
-            return ready(request.failed(missing(&context())));
+pub(super) fn submit(lane: &Rc<Lane>, mut request: Request) -> Way {
+    let (route, geometry) = (lane.route(), &lane.shared.geometry);
+    let place = geometry.locate(request.offset);
+    if request.len <= place.left {
+        let Some(leg) = &route.legs[place.slot as usize] else {
+            return Way::Task(ready(request.failed(missing(lane))));
         };
-        request.offset = io.offset;
-        let sent = leg.submit(request);
-        return Box::pin(async move {
-            let mut completion = sent.await;
-            completion.result = completion
-                .result
-                .map_err(|error| error.in_context(context()));
-            completion
-        });
+        request.offset = place.offset;
+        let sent = InTime::unwatched(leg.submit(request));
+        return Way::Direct(Direct::new(lane, sent, Whose::Stripe));
     }
+    let plan = plan::read(geometry, request.offset, request.len);
     let sent: SmallVec<[_; 4]> = plan
         .iter()
-        .map(|io| {
+        .map(|io| -> LocalBoxFuture<'static, Completion> {
             let part = Request {
                 op: request.op,
                 offset: io.offset,
@@ -54,12 +48,15 @@ pub(super) fn submit(lane: &Rc<Lane>, mut request: Request) -> LocalBoxFuture<'s
                 },
             };
             match &route.legs[io.slot as usize] {
-                Some(leg) => leg.submit(part),
-                None => ready(part.failed(missing(&context()))),
+                Some(leg) => {
+                    let sent = InTime::unwatched(leg.submit(part));
+                    Box::pin(Direct::new(lane, sent, Whose::Stripe))
+                }
+                None => ready(part.failed(missing(lane))),
             }
         })
         .collect();
-    Box::pin(async move {
+    Way::Parts(Box::pin(async move {
         let mut failed = None;
         for part in sent {
             if let Err(error) = part.await.result {
@@ -67,12 +64,13 @@ pub(super) fn submit(lane: &Rc<Lane>, mut request: Request) -> LocalBoxFuture<'s
             }
         }
         match failed {
-            Some(error) => request.failed(error.in_context(context())),
+            Some(error) => request.failed(error),
             None => request.done(),
         }
-    })
+    }))
 }
 
-fn missing(what: &str) -> weft_block::Error {
-    weft_block::Error::new(weft_block::ErrorKind::Offline, what)
+fn missing(lane: &Lane) -> Error {
+    let why = format!("a member of array {} is missing", lane.shared.name);
+    Error::new(ErrorKind::Offline, why)
 }

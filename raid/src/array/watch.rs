@@ -71,6 +71,16 @@ impl Pace {
     }
 }
 
+/// What to expect of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Good,
+    /// It was late with a read not long ago.
+    Suspected,
+    /// It is late with a read now.
+    Late,
+}
+
 /// A read in flight.
 struct Read {
     id: MemberId,
@@ -179,11 +189,14 @@ impl Watch {
         paces.iter().any(|pace| pace.id == id && pace.late > 0)
     }
 
-    /// Whether a member is late with a read, or was of late.
-    pub(crate) fn is_suspected(&self, id: MemberId) -> bool {
+    /// What to expect of a member.
+    pub(crate) fn standing(&self, id: MemberId) -> Standing {
         let paces = self.paces.borrow();
-        let mut paces = paces.iter();
-        paces.any(|pace| pace.id == id && (pace.late > 0 || pace.suspected > self.now.get()))
+        match paces.iter().find(|pace| pace.id == id) {
+            Some(pace) if pace.late > 0 => Standing::Late,
+            Some(pace) if pace.suspected > self.now.get() => Standing::Suspected,
+            _ => Standing::Good,
+        }
     }
 
     /// Leave to make a read from other members, as long as few others have it.
