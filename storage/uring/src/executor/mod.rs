@@ -98,14 +98,18 @@ impl Core {
             // Also on a busy turn: a hot poller has its peer's notifications off.
             poll_hook::look(&self.pollers, Glance::Hot);
         }
+        // Once a turn: a clock that is read for every completion costs more than what it is read for.
+        let mut timeout = self.wake_due();
         if self.anyone_ready() {
             return self.reactor.submit();
         }
         let spun = self.spin()?;
+        if spun {
+            timeout = self.wake_due();
+        }
         if self.anyone_ready() {
             return Ok(());
         }
-        let timeout = self.timers.borrow().until_next(Instant::now);
         if !self.inbox.fall_asleep() {
             return self.reactor.submit();
         }
@@ -124,15 +128,24 @@ impl Core {
         self.tasks.any_ready() || self.inbox.root_is_woken()
     }
 
-    /// Takes what came in without a wait: completions, other threads' wakes and visits, due timers.
+    /// Takes what came in without a wait: completions, other threads' wakes and visits.
     fn gather(&self) {
         self.reactor.reap();
         self.inbox
             .collect(|index| self.tasks.make_ready(index), |visit| visit());
-        let due = self.timers.borrow_mut().due(Instant::now);
-        for waker in due {
-            waker.wake();
+    }
+
+    /// Wakes those whose time has come. How long until the next; nothing if nobody waits for a time, and then no clock is
+    /// read.
+    fn wake_due(&self) -> Option<Duration> {
+        let next = self.timers.borrow().next()?;
+        let now = Instant::now();
+        if next > now {
+            return Some(next - now);
         }
+        let due = self.timers.borrow_mut().due(now);
+        due.into_iter().for_each(Waker::wake);
+        Some(Duration::ZERO)
     }
 
     /// Lets hot pollers look for work for a bounded time. True if the time was up and they were parked.
@@ -155,10 +168,14 @@ impl Core {
             if !self.pollers.borrow().any_hot() {
                 return Ok(false);
             }
-            if look.is_multiple_of(LOOKS_PER_CLOCK)
-                && started.get_or_insert_with(Instant::now).elapsed() >= window
-            {
-                break;
+            if look.is_multiple_of(LOOKS_PER_CLOCK) {
+                if started.get_or_insert_with(Instant::now).elapsed() >= window {
+                    break;
+                }
+                self.wake_due();
+                if self.anyone_ready() {
+                    return Ok(false);
+                }
             }
         }
         poll_hook::look(&self.pollers, Glance::Park);
@@ -306,9 +323,4 @@ pub fn spawner() -> Spawner {
 /// On a thread without an executor.
 pub fn panics() -> u64 {
     Core::current().panics.get()
-}
-
-/// How long until `deadline`, zero if it has passed.
-fn until(deadline: Instant, now: Instant) -> Duration {
-    deadline.saturating_duration_since(now)
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::{Core, until};
+use super::Core;
 
 /// A moment, and a number that keeps equal moments apart.
 type Key = (Instant, u64);
@@ -26,18 +26,14 @@ impl Timers {
         key
     }
 
-    /// How long until the first; nothing if there is none. The clock is read only if there is.
-    pub(super) fn until_next(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
-        let ((deadline, _), _) = self.waiting.first_key_value()?;
-        Some(until(*deadline, now()))
+    /// The moment of the first.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.waiting.keys().next().map(|(deadline, _)| *deadline)
     }
 
     /// Takes out those whose moment has come.
-    pub(super) fn due(&mut self, now: impl FnOnce() -> Instant) -> Vec<Waker> {
-        if self.waiting.is_empty() {
-            return Vec::new();
-        }
-        let later = self.waiting.split_off(&(now(), u64::MAX));
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Waker> {
+        let later = self.waiting.split_off(&(now, u64::MAX));
         std::mem::replace(&mut self.waiting, later)
             .into_values()
             .collect()
@@ -112,20 +108,17 @@ mod tests {
     fn timers_come_due_in_order_and_once() {
         let start = Instant::now();
         let mut timers = Timers::default();
-        assert_eq!(timers.until_next(|| unreachable!("no timer")), None);
+        assert_eq!(timers.next(), None);
         for milliseconds in [30, 10, 20, 10] {
             timers.insert(
                 start + Duration::from_millis(milliseconds),
                 Waker::noop().clone(),
             );
         }
-        assert_eq!(timers.until_next(|| start), Some(Duration::from_millis(10)));
-        assert_eq!(timers.due(|| start).len(), 0);
-        assert_eq!(timers.due(|| start + Duration::from_millis(20)).len(), 3);
-        assert_eq!(timers.due(|| start + Duration::from_millis(20)).len(), 0);
-        assert_eq!(
-            timers.until_next(|| start + Duration::from_secs(1)),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(timers.next(), Some(start + Duration::from_millis(10)));
+        assert_eq!(timers.due(start).len(), 0);
+        assert_eq!(timers.due(start + Duration::from_millis(20)).len(), 3);
+        assert_eq!(timers.due(start + Duration::from_millis(20)).len(), 0);
+        assert_eq!(timers.next(), Some(start + Duration::from_millis(30)));
     }
 }
