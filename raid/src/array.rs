@@ -93,10 +93,11 @@ impl Shared {
         let (info, log, journal) = {
             let state = core.state();
             let superblocks = state.members.iter().map(|member| &member.superblock);
-            let log = ppl::Log::of(&superblock, superblocks);
+            let info = info(&geometry, &state.members);
+            let log = ppl::Log::of(&superblock, superblocks, info.volatile_cache);
             let journaled = state.journal().map(|member| member.superblock.data_size);
             let journal = journal::Journal::of(&superblock, journaled);
-            (info(&geometry, &state.members), log, journal)
+            (info, log, journal)
         };
         Self {
             core: Arc::clone(core),

@@ -19,6 +19,9 @@ use crate::plan::Unit;
 pub const HEADER_BYTES: usize = 4096;
 /// Entries that a header has room for.
 pub const MOST_ENTRIES: usize = (HEADER_BYTES - ENTRIES_AT) / ENTRY_BYTES;
+/// Marks the generation of a header that was written when nothing was under way: what older headers of the other members
+/// name was done by then. md counts its headers from one, and each member's apart.
+pub const TOGETHER: u64 = 1 << 63;
 /// Bytes of the log from which on md keeps several headers in it, one after the other.
 const SEVERAL_HEADERS: u64 = 2 * ((128 << 10) + HEADER_BYTES as u64);
 

@@ -2,7 +2,7 @@
 //! io_uring on one of the members, doing as many raw I/Os as the array must for the same work. A small write of RAID-5
 //! takes four (two reads, two writes), a full-stripe write 1.25 bytes for each. The raw I/Os are never flushed, and the
 //! partial parity log is, by every batch: so it is measured on disks that say that they have no volatile cache, too.
-//! Then rebuilds, on disks of a given speed.
+//! Then small writes and rebuilds, on disks of a given speed.
 //!
 //! `WEFT_BENCH_FOLDER` says where the files lie (by default the system's folder for temporary files),
 //! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds), `WEFT_BENCH_ONLY` which words a table must have in its title
@@ -14,6 +14,8 @@ mod disk;
 mod kept;
 #[path = "raid/rebuild.rs"]
 mod rebuild;
+#[path = "raid/small.rs"]
+mod small;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -79,6 +81,20 @@ static CASES: [Case; 3] = [
 ];
 
 fn main() -> Result<()> {
+    let cases: Vec<&Case> = CASES.iter().filter(|case| is_wanted(case.title)).collect();
+    if !cases.is_empty() {
+        on_files(&cases)?;
+    }
+    if is_wanted(small::TITLE) {
+        small::run()?;
+    }
+    match is_wanted(rebuild::TITLE) {
+        true => rebuild::alone().and_then(|()| rebuild::beside()),
+        false => Ok(()),
+    }
+}
+
+fn on_files(cases: &[&'static Case]) -> Result<()> {
     let folder = folder()?;
     let paths: Vec<PathBuf> = (0..=MEMBERS)
         .map(|member| folder.path().join(format!("member{member}")))
@@ -91,7 +107,7 @@ fn main() -> Result<()> {
         MEMBER >> 20,
         folder.path().display()
     );
-    for case in CASES.iter().filter(|case| is_wanted(case.title)) {
+    for &case in cases {
         let measures = [Measure::CpuPerOperation, Measure::KiloOperationsPerSecond];
         let mut contest = Contest::new(case.title, &measures);
         for policy in [Consistency::Ppl, Consistency::Bitmap, Consistency::Journal] {
@@ -109,10 +125,7 @@ fn main() -> Result<()> {
         contest.add("raw I/Os, fio", || raw(case, &paths[0]));
         println!("{}", contest.run()?);
     }
-    match is_wanted(rebuild::TITLE) {
-        true => rebuild::alone().and_then(|()| rebuild::beside()),
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 /// Whether a table is asked for.

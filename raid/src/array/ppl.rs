@@ -1,10 +1,12 @@
 //! The partial parity log of a running array: before a change of a row is sent, the member that holds the row's parity
 //! has what its parity can be made of again.
 //!
-//! One batch of changes is under way at a time, with one header on each member that it concerns; changes that come
-//! meanwhile wait for the next, and the first of them leads it: it writes the headers for all. The rules:
+//! Changes are named in batches, with one header on each member that a batch concerns; changes that come meanwhile wait
+//! for the next, and the first of them leads it: it writes the headers for all. The rules:
 //!
-//! - A header replaces the one before, so it is written only when all that that one names is done and durable.
+//! - A header replaces the one before, so it is written only when all that that one names is done and durable. Where
+//!   members have volatile caches that takes a flush of all of them, and so the next batch waits for all changes. Where
+//!   they have none, each log goes on as soon as its own are done.
 //! - A header is followed by a block of zeroes or the end of the log: md reads on behind a header for a newer one, and
 //!   what a guest wrote must not pass for one.
 //! - While a resync is to be done parity proves nothing, and the log is off: its headers are zeroes, and a crash resyncs
@@ -15,7 +17,7 @@
 mod replay;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -28,7 +30,7 @@ use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR, yield
 use super::Lane;
 use super::meta::settle;
 use super::state::MemberId;
-use crate::ppl::{Entry, HEADER_BYTES, Header, MOST_ENTRIES, signature};
+use crate::ppl::{Entry, HEADER_BYTES, Header, MOST_ENTRIES, TOGETHER, signature};
 use crate::superblock::{PplPlace, Superblock};
 
 /// The log of an array.
@@ -36,6 +38,8 @@ pub(crate) struct Log {
     signature: u32,
     /// Bytes of partial parity that one header may have, on each member.
     room: u64,
+    /// Members have volatile caches: a header is written when nothing is under way.
+    together: bool,
     state: Mutex<LogState>,
     /// Only for the test that shows what the log is good for: nothing is logged, and nobody knows.
     #[cfg(test)]
@@ -56,6 +60,7 @@ impl Log {
     pub(crate) fn of<'a>(
         array: &Superblock,
         members: impl Iterator<Item = &'a Superblock>,
+        volatile_cache: bool,
     ) -> Option<Self> {
         let places = members.filter_map(Superblock::ppl);
         let least = places.map(|place| place.sectors * SECTOR).min();
@@ -67,10 +72,8 @@ impl Log {
                 0 => room - HEADER_BYTES as u64,
                 room => room,
             },
-            state: Mutex::new(LogState {
-                used: vec![None; array.raid_disks as usize],
-                ..LogState::default()
-            }),
+            together: volatile_cache,
+            state: Mutex::new(LogState::new(array.raid_disks as usize, volatile_cache)),
             #[cfg(test)]
             skip: Default::default(),
         })
@@ -93,7 +96,7 @@ impl Log {
     /// Changes that are done. If they are all that were begun, a flush makes them durable.
     pub(crate) fn settled(&self) -> Option<u64> {
         let state = self.state();
-        (state.active == 0).then_some(state.done)
+        (!state.is_active()).then_some(state.done)
     }
 
     /// The first `done` changes are durable.
@@ -110,17 +113,21 @@ impl Log {
             *age = age.saturating_add(1);
             any |= *age > 1;
         }
-        any && state.on && !state.busy
+        any && state.on && !state.busy && !state.is_active()
     }
 
     /// The next header of each slot that the batch concerns, with the partial parity that belongs behind it.
     fn headers(&self, batch: &mut [Waiting]) -> BTreeMap<u32, (Header, Vec<Buffer>)> {
         let mut state = self.state();
         state.generation += 1;
+        let generation = match self.together {
+            true => state.generation | TOGETHER,
+            false => state.generation,
+        };
         let mut headers = BTreeMap::<u32, (Header, Vec<Buffer>)>::new();
         for Logged { entry, partial } in batch.iter_mut().flat_map(|waiting| &mut waiting.changes) {
             let (header, parity) = headers.entry(entry.slot).or_default();
-            header.generation = state.generation;
+            header.generation = generation;
             header.entries.push(*entry);
             parity.extend(partial.take());
             state.used[entry.slot as usize] = Some(0);
@@ -128,24 +135,34 @@ impl Log {
         headers
     }
 
-    /// As many waiting changes as fit under one header on each member, the leader's own first.
+    /// As many of those that may be named now as fit under one header on each member, the leader's own first.
     fn take_batch(&self, state: &mut LogState) -> Vec<Waiting> {
+        let mut ready = state.ready();
+        ready.sort_by_key(|&place| state.waiting[place].sender.is_some());
         let mut taken: Vec<(usize, u64)> = vec![(0, 0); state.used.len()];
-        let mut batch = Vec::new();
-        while let Some(next) = state.waiting.front() {
+        let mut places = Vec::new();
+        for place in ready {
             let mut with = taken.clone();
-            for Logged { entry, .. } in &next.changes {
+            for Logged { entry, .. } in &state.waiting[place].changes {
                 let (entries, bytes) = &mut with[entry.slot as usize];
                 (*entries, *bytes) = (*entries + 1, *bytes + u64::from(entry.partial));
             }
             let fits =
                 |&(entries, bytes): &(usize, u64)| entries <= MOST_ENTRIES && bytes <= self.room;
-            if !batch.is_empty() && !with.iter().all(fits) {
+            if !places.is_empty() && !with.iter().all(fits) {
                 break;
             }
             taken = with;
-            batch.extend(state.waiting.pop_front());
+            places.push(place);
         }
+        let (mut batch, mut left) = (Vec::new(), VecDeque::new());
+        for (place, waiting) in std::mem::take(&mut state.waiting).into_iter().enumerate() {
+            match places.contains(&place) {
+                true => batch.push(waiting),
+                false => left.push_back(waiting),
+            }
+        }
+        state.waiting = left;
         batch
     }
 }
@@ -172,11 +189,8 @@ impl Lane {
                 changes,
                 sender: Some(sender),
             });
-            let idle = !std::mem::replace(&mut state.busy, true);
             drop(state);
-            if idle {
-                hand_over(&self.shared);
-            }
+            hand_over(&self.shared);
             receiver
         };
         match receiver.await {
@@ -190,11 +204,12 @@ impl Lane {
     }
 
     /// Writes the headers of the next batch and lets it go; the answer is for the leader's own change.
-    async fn lead(&self, log: &Log, mut leading: Leading) -> Result<Option<Change>> {
+    async fn lead(&self, log: &Log, leading: Leading) -> Result<Option<Change>> {
         // Others that are ready now come along.
         yield_now().await;
         let doubtful = log.state().lost || self.shared.core.resyncing.load(Ordering::Acquire);
         if doubtful {
+            log.drained().await;
             self.write_empty(log, Empty::Off).await?;
         } else {
             self.make_durable(log).await?;
@@ -212,17 +227,18 @@ impl Lane {
             true => Ok(()),
             false => self.write_batch(log, &mut batch).await,
         };
-        leading.over();
-        let shared = &self.shared;
-        match result.is_ok() && !doubtful {
-            true => log.state().active = batch.len(),
-            false => hand_over(shared),
+        if result.is_ok() && !doubtful {
+            let mut state = log.state();
+            batch
+                .iter()
+                .for_each(|waiting| state.begin(&waiting.slots()));
         }
+        drop(leading);
         let mut own = Ok(None);
         for waiting in batch {
             let turn = match &result {
                 Ok(()) if doubtful => Ok(None),
-                Ok(()) => Ok(Some(Change::of(shared))),
+                Ok(()) => Ok(Some(Change::of(&self.shared, waiting.slots()))),
                 Err(error) => Err(Error::new(error.kind(), error.sentence())),
             };
             match waiting.sender {
@@ -344,7 +360,7 @@ impl Lane {
         };
         {
             let mut state = log.state();
-            if state.busy || !state.on {
+            if state.busy || state.is_active() || !state.on {
                 return Ok(());
             }
             state.busy = true;

@@ -52,6 +52,8 @@ struct World {
     is_calm: bool,
     /// Where the load goes.
     region: Range<u64>,
+    /// Disks acknowledge what they have not made durable.
+    has_caches: bool,
     /// Decides on answers and media, in a world that lies about them.
     treachery: Option<ChaCha8Rng>,
 }
@@ -99,6 +101,7 @@ impl World {
             most_blocks: 80,
             is_calm: false,
             region: 0..u64::MAX,
+            has_caches: true,
             treachery: None,
         };
         for _ in 0..shape.members {
@@ -111,9 +114,19 @@ impl World {
         world
     }
 
+    /// The same with disks that acknowledge nothing but what is durable.
+    fn without_caches(mut self) -> Self {
+        self.has_caches = false;
+        let disks = self.disks.len();
+        self.disks.clear();
+        (0..disks).for_each(|_| self.new_disk());
+        self
+    }
+
     fn new_disk(&mut self) {
         let mut info = Info::new(self.data_start() + DATA, 512);
         info.discard = true;
+        info.volatile_cache = self.has_caches;
         self.disks.push(PowerCut::new(&self.supply, info));
     }
 
@@ -454,10 +467,28 @@ fn arrays_survive_power_cuts_and_lost_members() {
     for_each_seed(104, survives);
 }
 
+/// The logs of RAID-5 are written apart from each other where nothing has to be flushed.
+fn survives_without_caches(seed: u64) {
+    let all = shapes().into_iter();
+    let all: Vec<Shape> = all.filter(|shape| shape.level == Level::Raid5).collect();
+    World::treacherous(seed, all[seed as usize % all.len()])
+        .without_caches()
+        .survive();
+}
+
+#[test]
+fn arrays_on_disks_without_caches_survive_power_cuts_and_lost_members() {
+    for_each_seed(60, survives_without_caches);
+}
+
 /// Two crashes in a row: the second comes under load, before the resync of the first is done.
 fn survives_twice(seed: u64) {
     let all = shapes();
-    let mut world = World::treacherous(seed, all[seed as usize % all.len()]);
+    survives_twice_as(seed, all[seed as usize % all.len()]);
+}
+
+fn survives_twice_as(seed: u64, shape: Shape) {
+    let mut world = World::treacherous(seed, shape);
     world.extra = None;
     world.disks.truncate(world.shape.members);
     world.create();

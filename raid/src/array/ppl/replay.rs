@@ -12,7 +12,9 @@ use crate::array::state::MemberId;
 use crate::geometry::{ParityRows, Shape};
 use crate::parity::{self, Term};
 use crate::plan::Unit;
-use crate::ppl::{Entry, HEADER_BYTES, Header, PplError, has_several_headers, parity_checksum};
+use crate::ppl::{
+    Entry, HEADER_BYTES, Header, PplError, TOGETHER, has_several_headers, parity_checksum,
+};
 use crate::superblock::PplPlace;
 
 /// What a member's log says.
@@ -100,9 +102,9 @@ impl Lane {
         let newest = named.iter().map(|(_, _, _, header, _)| header.generation);
         let newest = newest.max().unwrap_or(0);
         for (slot, id, place, header, at) in named {
-            // Of ours an older one was done when the newest was begun. md's logs are written apart from each other, and
-            // may name more than is told here: md itself tells nothing.
-            let last = header.generation == newest;
+            // Unless this is said of it, each log is written apart from the others, as md does: what it names may have
+            // been under way whatever is in the others.
+            let last = header.generation == newest || header.generation & TOGETHER == 0;
             for change in self.interrupted(rows, slot, id, (header, at), place).await {
                 match change {
                     Some(change) => {

@@ -2,22 +2,27 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use futures_channel::oneshot;
+use smallvec::SmallVec;
 use weft_block::Result;
 
-use super::Changes;
+use super::{Changes, Log};
 use crate::array::Shared;
 
 #[derive(Default)]
 pub(super) struct LogState {
     /// Changes are logged.
     pub(super) on: bool,
-    /// Somebody leads a batch, or its changes are under way.
+    /// Somebody leads a batch, or writes headers that name nothing.
     pub(super) busy: bool,
-    /// Changes of the batch that are under way.
-    pub(super) active: usize,
+    /// Changes under way that the header of each slot names.
+    active: Vec<usize>,
+    /// A header is written only when no change is under way at all.
+    together: bool,
     /// A change was given up by an executor that ended: what it wrote is not known.
     pub(super) lost: bool,
     pub(super) generation: u64,
@@ -26,13 +31,70 @@ pub(super) struct LogState {
     pub(super) durable: u64,
     /// Ticks since the header of each slot was written, if it names anything.
     pub(super) used: Vec<Option<u8>>,
+    /// In the order in which they came.
     pub(super) waiting: VecDeque<Waiting>,
+    /// Whoever waits until no change is under way.
+    drained: Option<Waker>,
 }
+
+/// Slots of the parities of a unit.
+type Slots = SmallVec<[u32; 1]>;
 
 pub(super) struct Waiting {
     pub(super) changes: Changes,
     /// None once it was told to lead.
     pub(super) sender: Option<oneshot::Sender<Turn>>,
+}
+
+impl Waiting {
+    pub(super) fn slots(&self) -> Slots {
+        self.changes
+            .iter()
+            .map(|logged| logged.entry.slot)
+            .collect()
+    }
+}
+
+impl LogState {
+    pub(super) fn new(slots: usize, together: bool) -> Self {
+        Self {
+            active: vec![0; slots],
+            used: vec![None; slots],
+            together,
+            ..Self::default()
+        }
+    }
+
+    /// Whether changes are under way.
+    pub(super) fn is_active(&self) -> bool {
+        self.active.iter().any(|&active| active > 0)
+    }
+
+    /// These changes are under way.
+    pub(super) fn begin(&mut self, slots: &[u32]) {
+        for &slot in slots {
+            self.active[slot as usize] += 1;
+        }
+    }
+
+    /// The places of those that wait and may be named now, in the order in which they came. A header that names what is
+    /// under way is not replaced, and nobody overtakes whom it would keep waiting.
+    pub(super) fn ready(&self) -> Vec<usize> {
+        let mut held: Vec<bool> = self.active.iter().map(|&active| active > 0).collect();
+        if self.together && self.is_active() {
+            return Vec::new();
+        }
+        let mut ready = Vec::new();
+        for (place, waiting) in self.waiting.iter().enumerate() {
+            let slots = waiting.slots();
+            if slots.iter().any(|&slot| held[slot as usize]) {
+                slots.iter().for_each(|&slot| held[slot as usize] = true);
+            } else {
+                ready.push(place);
+            }
+        }
+        ready
+    }
 }
 
 pub(super) enum Turn {
@@ -42,15 +104,16 @@ pub(super) enum Turn {
     Go(Result<Option<Change>>),
 }
 
-/// Whoever leads. Dropped before its batch is on its way, the next in line leads.
+/// Whoever leads, until this is dropped. If its own change waits still, it has given up, and the next in line leads.
 pub(super) struct Leading {
     shared: Arc<Shared>,
-    over: bool,
+    unheard: bool,
 }
 
 /// A logged change that is under way. Dropped before [`done`](Self::done), its executor has ended.
 pub(crate) struct Change {
     shared: Arc<Shared>,
+    slots: Slots,
     done: Cell<bool>,
 }
 
@@ -58,20 +121,16 @@ impl Leading {
     pub(super) fn of(shared: &Arc<Shared>) -> Self {
         Self {
             shared: Arc::clone(shared),
-            over: false,
+            unheard: false,
         }
-    }
-
-    /// The batch is on its way.
-    pub(super) fn over(&mut self) {
-        self.over = true;
     }
 }
 
 impl Change {
-    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+    pub(super) fn of(shared: &Arc<Shared>, slots: Slots) -> Self {
         Self {
             shared: Arc::clone(shared),
+            slots,
             done: Cell::new(false),
         }
     }
@@ -86,11 +145,22 @@ impl Drop for Change {
     fn drop(&mut self) {
         let Some(log) = &self.shared.log else { return };
         let mut state = log.state();
-        state.active -= 1;
+        let mut last = false;
+        for &slot in &self.slots {
+            let active = &mut state.active[slot as usize];
+            *active -= 1;
+            last |= *active == 0;
+        }
         state.done += 1;
         state.lost |= !self.done.get();
-        let last = state.active == 0;
+        let drained = match state.is_active() {
+            true => None,
+            false => state.drained.take(),
+        };
         drop(state);
+        if let Some(waker) = drained {
+            waker.wake();
+        }
         if last {
             hand_over(&self.shared);
         }
@@ -99,40 +169,61 @@ impl Drop for Change {
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        let Some(log) = self.shared.log.as_ref().filter(|_| !self.over) else {
+        let Some(log) = self.shared.log.as_ref().filter(|_| !self.unheard) else {
             return;
         };
-        let mut state = log.state();
-        let first = state.waiting.front();
-        if first.is_some_and(|first| first.sender.is_none()) {
-            state.waiting.pop_front();
-        }
-        drop(state);
+        log.state().end_leading();
         hand_over(&self.shared);
     }
 }
 
-/// Lets the first in line lead; if there is nobody, nobody is busy any more.
+impl LogState {
+    /// Nobody leads any more; who did and waits still has given up.
+    fn end_leading(&mut self) {
+        self.busy = false;
+        self.waiting.retain(|waiting| waiting.sender.is_some());
+    }
+}
+
+impl Log {
+    /// Waits until no change is under way. Only who leads may.
+    pub(super) async fn drained(&self) {
+        poll_fn(|context| {
+            let mut state = self.state();
+            if !state.is_active() {
+                return Poll::Ready(());
+            }
+            state.drained = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Lets the first in line that can be named lead, unless somebody does.
 pub(super) fn hand_over(shared: &Arc<Shared>) {
     let Some(log) = &shared.log else { return };
     loop {
         let sender = {
             let mut state = log.state();
-            let first = state.waiting.front_mut();
-            match first.and_then(|first| first.sender.take()) {
-                Some(sender) => sender,
-                None => {
-                    state.busy = false;
-                    return;
-                }
+            if state.busy {
+                return;
             }
+            let Some(&first) = state.ready().first() else {
+                return;
+            };
+            let Some(sender) = state.waiting[first].sender.take() else {
+                return;
+            };
+            state.busy = true;
+            sender
         };
         let leading = Leading::of(shared);
         let Err(Turn::Lead(mut unheard)) = sender.send(Turn::Lead(leading)) else {
             return;
         };
         // Nobody waits there any more.
-        unheard.over();
-        log.state().waiting.pop_front();
+        unheard.unheard = true;
+        log.state().end_leading();
     }
 }
