@@ -26,8 +26,9 @@ pub(crate) struct Core {
     pub(crate) requests: AtomicU64,
     /// Some chunk awaits its resync; the state says which.
     pub(crate) resyncing: AtomicBool,
-    /// A resync or a repair has rewritten something since the members were flushed for it.
-    pub(crate) rewritten: AtomicBool,
+    /// What a resync or a repair has rewritten so far, and how much of that the members were flushed for.
+    pub(crate) rewritten: AtomicU64,
+    pub(crate) rewritten_durable: AtomicU64,
     /// Requests, and work of several steps, that are under way.
     in_flight: AtomicU64,
     /// Somebody waits until nothing is.
@@ -49,7 +50,8 @@ impl Core {
             unrecorded: AtomicBool::new(false),
             most_read_errors: AtomicU32::new(MOST_READ_ERRORS),
             requests: AtomicU64::new(0),
-            rewritten: AtomicBool::new(false),
+            rewritten: AtomicU64::new(0),
+            rewritten_durable: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             #[cfg(test)]

@@ -66,8 +66,13 @@ impl Twin {
 impl Leg {
     /// Whether `range` of member space is there.
     pub(crate) fn has(&self, range: &Range<u64>) -> bool {
+        self.has_place(range) && !self.is_bad(range)
+    }
+
+    /// Whether `range` of member space is there, but for blocks of it that are lost.
+    pub(crate) fn has_place(&self, range: &Range<u64>) -> bool {
         let done = self.done.as_ref();
-        done.is_none_or(|done| range.end <= done_bytes(done)) && !self.is_bad(range)
+        done.is_none_or(|done| range.end <= done_bytes(done))
     }
 
     /// Whether the member's log says that some of `range` is lost.

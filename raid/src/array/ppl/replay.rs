@@ -206,7 +206,9 @@ impl Lane {
     ) -> Result<Option<String>> {
         let route = self.route();
         let range = change.range(rows);
-        let is_away = |slot: &u32| route.whole(*slot, &range).is_none();
+        // Where a block of it is marked as lost, the others of the change are put right all the same.
+        let leg = |slot: u32| route.legs[slot as usize].as_ref();
+        let is_away = |slot: &u32| !leg(*slot).is_some_and(|leg| leg.has_place(&range));
         if change.written(rows).any(|slot| is_away(&slot)) {
             // Alone, a change on a member that is away is the parity's, which is old or new.
             return Ok((change.unit.count > 1).then(|| {
@@ -235,14 +237,20 @@ impl Lane {
         let reads = self
             .read_slots(&route, change.written(rows), offset, len)
             .await;
-        if let Some((_, _, error)) = reads.failed.into_iter().next() {
-            if error.kind() == ErrorKind::Offline {
+        if let Some((_, member, error)) = reads.failed.into_iter().next() {
+            // Nothing is read of a block that is marked, and so of no member.
+            let is_marked = member.is_none();
+            if error.kind() == ErrorKind::Offline && !is_marked {
                 return Err(
                     error.in_context("a member went away while the array was being started")
                 );
             }
             let block = u64::from(self.shared.info.logical_block);
             if len <= block {
+                if is_marked {
+                    // It stays lost until it is written.
+                    return Ok(());
+                }
                 if !self.remake_data(rows, change, &part).await? {
                     replayed.torn.push(offset..offset + len);
                 }

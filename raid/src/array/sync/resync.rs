@@ -71,11 +71,16 @@ impl Lane {
     /// What was rewritten is durable before the members count as agreeing: otherwise a crash could take it back, while
     /// what is written next relies on it.
     async fn resync_durable(&self) -> Result<()> {
-        if !self.shared.core.rewritten.swap(false, Ordering::AcqRel) {
+        let core = &self.shared.core;
+        let rewritten = core.rewritten.load(Ordering::Acquire);
+        if core.rewritten_durable.load(Ordering::Acquire) >= rewritten {
             return Ok(());
         }
         let failed = self.flush_members().await;
-        self.fail_members(failed).await
+        self.fail_members(failed).await?;
+        core.rewritten_durable
+            .fetch_max(rewritten, Ordering::AcqRel);
+        Ok(())
     }
 
     /// The parts of a range of member space that hold rows: of each shape those that count, while the shape changes.
@@ -133,6 +138,8 @@ impl Lane {
         for window in windows(range) {
             agree &= self.resync_window(window, true).await? == Outcome::Agree;
         }
+        // The resync may have come by before.
+        self.resync_durable().await?;
         Ok(agree)
     }
 
@@ -352,10 +359,7 @@ impl Lane {
     ) -> Result<()> {
         let write = match durable {
             true => Request::write_fua,
-            false => {
-                self.shared.core.rewritten.store(true, Ordering::Release);
-                Request::write
-            }
+            false => Request::write,
         };
         let sent: SmallVec<[_; 4]> = targets
             .iter()
@@ -366,6 +370,10 @@ impl Lane {
             if let Err(error) = completion.await.result {
                 failed.push((id, error));
             }
+        }
+        if !durable {
+            // Counted when it is answered: a flush that is begun from here on holds for it.
+            self.shared.core.rewritten.fetch_add(1, Ordering::AcqRel);
         }
         let len = data.len() as u64;
         self.pool.put_vector(data);

@@ -62,3 +62,19 @@ fn a_replacement_that_has_not_heard_of_it_is_one() {
 fn nothing_is_written_while_a_replaced_member_still_counts() {
     survives_as(7725, shape(Level::Raid1, 3));
 }
+
+/// The resync had rewritten a copy, and a write that came before it was durable tore the one that it was made of.
+#[test]
+fn what_the_resync_has_rewritten_is_durable_before_something_is_written_there() {
+    let two_far = Shape {
+        copies: CopiesLayout::from_name("f2"),
+        ..shape(Level::Raid10, 3)
+    };
+    survives_twice_as(8511, two_far);
+}
+
+/// A change of which one block was marked as lost was not put right from the log at all.
+#[test]
+fn a_change_beside_a_lost_block_is_put_right_from_the_log() {
+    World::treacherous(4922, shape(Level::Raid5, 2)).survive();
+}
