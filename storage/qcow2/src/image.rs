@@ -1,9 +1,12 @@
 //! An image as a block device.
 
+mod bitmaps;
+mod bits;
 mod check;
 mod core;
 mod create;
 mod gate;
+mod head;
 mod keys;
 mod lane;
 mod open;
@@ -26,6 +29,7 @@ use std::sync::Arc;
 
 use weft_block::{BlockDevice, BlockQueue, Info, Result, Spawner};
 
+pub use self::bitmaps::BitmapInfo;
 pub use self::check::{CheckReport, Repair};
 use self::core::Core;
 pub use self::create::{CreateOptions, create};
@@ -58,8 +62,11 @@ impl Image {
         let this = Self {
             core: Arc::new(core),
         };
-        if let Some(tag) = snapshot {
-            this.look_at_snapshot(&tag, spawner).await?;
+        match snapshot {
+            Some(tag) => this.look_at_snapshot(&tag, spawner).await?,
+            // A repair asks nothing of them.
+            None if for_repair => {}
+            None => Lane::open(&this.core, spawner)?.load_bitmaps().await?,
         }
         if !this.core.read_only && !for_repair && this.header().has(incompatible::DIRTY) {
             let report = this.check(Repair::All, spawner).await?;
@@ -76,7 +83,8 @@ impl Image {
         self.core.header()
     }
 
-    /// Makes all that was written durable, gives back the clusters that are free, and cuts the file to what is used. An
+    /// Makes all that was written durable, writes the bitmaps back, gives back the clusters that are free, and cuts the
+    /// file to what is used. An
     /// image that is dropped without it loses no more than room. Requests may still come afterwards.
     ///
     /// # Errors
@@ -87,16 +95,17 @@ impl Image {
         }
         let lane = Lane::open(&self.core, spawner)?;
         let _control = self.core.control.lock().await;
+        let _closed = self.core.gate.close().await;
+        lane.store_bitmaps().await?;
         lane.settle().await?;
         lane.trim_file().await
     }
 }
 
 impl Lane {
-    /// Cuts the file behind the last cluster that is used, if its size is ours.
+    /// Cuts the file behind the last cluster that is used, if its size is ours. No request is under way.
     async fn trim_file(self: &Rc<Self>) -> Result<()> {
         let bits = self.core.geometry.cluster_bits();
-        let _closed = self.core.gate.close().await;
         let mut clusters = self.core.geometry.clusters(self.core.file_size());
         while clusters > 0 && self.step(|state| state.refcount(clusters - 1)).await? == 0 {
             clusters -= 1;

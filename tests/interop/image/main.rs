@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test panics where it fails, in its helpers too.
 
+mod bitmaps;
 mod compress;
 mod layout;
 mod locks;

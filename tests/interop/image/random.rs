@@ -53,8 +53,8 @@ struct Site {
     discarded: Vec<bool>,
     snapshots: BTreeMap<String, Disk>,
     next_name: u32,
-    /// Whether refcounts have room for snapshots.
-    snapshots_fit: bool,
+    /// Snapshots that refcounts have room for.
+    most_snapshots: usize,
     /// Whether clusters have at most 64 KiB, and lose their place when they are discarded.
     compresses: bool,
 }
@@ -120,7 +120,11 @@ impl Site {
             discarded: Vec::new(),
             snapshots: BTreeMap::new(),
             next_name: 1,
-            snapshots_fit: !options.contains("refcount_bits=1"),
+            most_snapshots: match options {
+                "refcount_bits=1" => 0,
+                "refcount_bits=2" => 2,
+                _ => usize::MAX,
+            },
             compresses: !["128k", "2M", "0.10"]
                 .iter()
                 .any(|word| options.contains(word)),
@@ -546,7 +550,7 @@ fn run_seed(seed: u64) -> Result<()> {
         match choice {
             0..=3 => site.ours(),
             4..=6 => site.theirs(),
-            7 | 8 if site.snapshots_fit => site.snapshot(),
+            7 | 8 if site.snapshots.len() < site.most_snapshots => site.snapshot(),
             _ => site.resize(),
         }
         .and_then(|()| site.judge())

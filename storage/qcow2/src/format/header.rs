@@ -179,7 +179,7 @@ impl Header {
     /// [`PREFIX`](Self::PREFIX) bytes: sizes, places and feature bits. All else stays as it was.
     ///
     /// # Panics
-    /// If `bytes` has fewer than [`PREFIX`](Self::PREFIX).
+    /// If `bytes` has not even a header.
     pub fn patch(&self, bytes: &mut [u8]) {
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
         put(24, &self.size.to_be_bytes());
@@ -201,31 +201,39 @@ impl Header {
     /// # Errors
     /// `Invalid` if a name or the extensions do not fit a cluster.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.to_bytes_from(OWN_LEN + self.further.len())
+    }
+
+    /// The same header with its extensions and names from byte `start` on: a way to keep those of another header beside
+    /// them. Version 2 has them in one place only.
+    ///
+    /// # Errors
+    /// As [`to_bytes`](Self::to_bytes).
+    pub fn to_bytes_from(&self, start: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(1024);
         bytes.extend_from_slice(&MAGIC);
         let v3 = self.version == Version::V3;
         bytes.extend_from_slice(&(if v3 { 3u32 } else { 2 }).to_be_bytes());
-        bytes.extend_from_slice(&[0; 12]); // The backing file's name, below.
-        bytes.extend_from_slice(&self.geometry.cluster_bits().to_be_bytes());
-        bytes.extend_from_slice(&self.size.to_be_bytes());
-        bytes.extend_from_slice(&(self.encryption as u32).to_be_bytes());
-        bytes.extend_from_slice(&self.l1_entries.to_be_bytes());
-        bytes.extend_from_slice(&self.l1_offset.to_be_bytes());
-        bytes.extend_from_slice(&self.refcount_table_offset.to_be_bytes());
-        bytes.extend_from_slice(&self.refcount_table_clusters.to_be_bytes());
-        bytes.extend_from_slice(&self.snapshots.to_be_bytes());
-        bytes.extend_from_slice(&self.snapshots_offset.to_be_bytes());
+        bytes.resize(V2_LEN, 0);
         if v3 {
-            self.write_later(&mut bytes);
+            bytes.resize(OWN_LEN, 0);
+            bytes.extend_from_slice(&self.further);
+            bytes.resize(start.max(bytes.len()), 0);
+            let len = bytes.len() as u32;
+            bytes[96..100].copy_from_slice(&self.geometry.refcount_order().to_be_bytes());
+            bytes[100..104].copy_from_slice(&len.to_be_bytes());
+            bytes[104] = self.compression as u8;
         }
+        bytes[20..24].copy_from_slice(&self.geometry.cluster_bits().to_be_bytes());
+        bytes[32..36].copy_from_slice(&(self.encryption as u32).to_be_bytes());
+        self.patch(&mut bytes);
         // The names of features are for readers that do not know them; a small cluster has no room for them.
         let path = self.backing_path.as_ref().map_or(0, |path| path.len());
         let named = self.extensions.write(v3);
         let room = (self.geometry.cluster() as usize).saturating_sub(bytes.len() + path);
-        let extensions = if named.len() <= room {
-            named
-        } else {
-            self.extensions.write(false)
+        let extensions = match named.len() <= room {
+            true => named,
+            false => self.extensions.write(false),
         };
         bytes.extend_from_slice(&extensions);
         if let Some(path) = &self.backing_path {
@@ -243,17 +251,6 @@ impl Header {
             return Err(Error::new(ErrorKind::Invalid, sentence));
         }
         Ok(bytes)
-    }
-
-    fn write_later(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.incompatible.to_be_bytes());
-        bytes.extend_from_slice(&self.compatible.to_be_bytes());
-        bytes.extend_from_slice(&self.autoclear.to_be_bytes());
-        bytes.extend_from_slice(&self.geometry.refcount_order().to_be_bytes());
-        let len = OWN_LEN + self.further.len();
-        bytes.extend_from_slice(&(len as u32).to_be_bytes());
-        bytes.extend_from_slice(&[self.compression as u8, 0, 0, 0, 0, 0, 0, 0]);
-        bytes.extend_from_slice(&self.further);
     }
 
     /// What the fields say of each other.
@@ -355,7 +352,7 @@ impl Later {
             refcount_order: u32_at(bytes, 96),
             compression: CompressionType::Zlib,
             len,
-            further: bytes[OWN_LEN.min(len)..len].to_vec(),
+            further: further(&bytes[OWN_LEN.min(len)..len]),
         };
         let kind = if len > V3_LEN { bytes[V3_LEN] } else { 0 };
         this.compression = match kind {
@@ -375,6 +372,14 @@ impl Later {
         }
         Ok(this)
     }
+}
+
+/// Fields that this crate does not know; zeroes are room that somebody left.
+fn further(bytes: &[u8]) -> Vec<u8> {
+    let used = bytes.iter().rposition(|&byte| byte != 0);
+    used.map_or(Vec::new(), |last| {
+        bytes[..(last + 1).next_multiple_of(8)].to_vec()
+    })
 }
 
 fn refuse_unknown(fields: &Later, extensions: &Extensions) -> Result<()> {

@@ -2,15 +2,14 @@
 
 use std::rc::Rc;
 
-use weft_block::{ErrorKind, Result, Spawner};
+use weft_block::{Error, ErrorKind, Result, Spawner};
 
 use super::Image;
+use super::bitmaps::has_bitmaps;
 use super::lane::Lane;
 use super::shadow::{Counts, Shadow, clusters_of, decode, tables};
 use super::table::Table;
-use crate::format::{
-    BitmapEntry, BitmapTableEntry, Geometry, Header, L1Entry, Mapping, incompatible,
-};
+use crate::format::{BitmapTableEntry, Geometry, Header, L1Entry, Mapping, incompatible};
 
 /// Problems that a report tells in words; all are counted.
 const MOST_TOLD: usize = 1000;
@@ -186,30 +185,25 @@ impl<'a> Check<'a> {
     }
 
     async fn walk_bitmaps(&mut self) -> Result<()> {
-        let Some(bitmaps) = self.header.extensions.bitmaps else {
+        let bitmaps = self.header.extensions.bitmaps;
+        let Some(bitmaps) = bitmaps.filter(|_| has_bitmaps(&self.header)) else {
             return Ok(());
         };
         let directory = bitmaps.directory;
         self.used("the bitmap directory", directory.offset, directory.len);
-        let bytes = self
-            .lane
-            .read_file(directory.offset, directory.len as usize)
-            .await?;
-        let entries = match BitmapEntry::parse_directory(&bytes, bitmaps.count, self.geometry) {
-            Ok(entries) => entries,
-            Err(error) => {
+        let entries = match self.lane.bitmap_directory(&self.header, bitmaps).await {
+            Err(error) if is_about_contents(&error) => {
                 tell(&mut self.report, error.sentence());
                 return Ok(());
             }
+            answer => answer?,
         };
         for entry in entries {
             let len = u64::from(entry.table_entries) * 8;
-            self.used("the table of a bitmap", entry.table_offset, len);
-            let bytes = self
-                .lane
-                .read_file(entry.table_offset, len as usize)
-                .await?;
-            for &raw in Table::parse(0, &bytes, 512).entries() {
+            if !self.used("the table of a bitmap", entry.table_offset, len) {
+                continue;
+            }
+            for &raw in self.lane.bitmap_table(&entry).await?.entries() {
                 match BitmapTableEntry::decode(raw, self.geometry) {
                     Ok(BitmapTableEntry::At(offset)) => {
                         self.used("a bitmap", offset, self.geometry.cluster());
@@ -353,6 +347,11 @@ impl<'a> Check<'a> {
             }
         }
     }
+}
+
+/// Whether it tells of what the file holds, and not of reading it.
+fn is_about_contents(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }
 
 /// Adds a corruption.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_block::{BlockDevice, Error, ErrorKind, Info, RangeLocks, Result};
 
+use super::bitmaps::Tracking;
 use super::gate::Gate;
 use super::publish::Turns;
 use super::state::State;
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     /// Pages that are being read, by their bytes in the file.
     pub(crate) loading: Arc<RangeLocks>,
     pub(crate) turns: Turns,
+    pub(crate) tracking: Tracking,
 }
 
 impl Core {
@@ -71,6 +73,7 @@ impl Core {
             blocks: futures_util::lock::Mutex::default(),
             loading: Arc::default(),
             turns: Turns::default(),
+            tracking: Tracking::default(),
         }
     }
 

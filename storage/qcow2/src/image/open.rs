@@ -112,7 +112,7 @@ pub(super) async fn open(
     let refcounts = Table::parse(header.refcount_table_offset, &refcounts.await?, block);
     let space = space(&*file, &header, read_only);
     let pages = Pages::new(options.cache, header.geometry.cluster(), block);
-    let stale = header.autoclear & !(autoclear::KNOWN & !autoclear::BITMAPS);
+    let stale = header.autoclear & !autoclear::KNOWN;
     if !read_only && stale != 0 {
         // Whoever set them could trust what they say until now.
         header.autoclear &= !stale;

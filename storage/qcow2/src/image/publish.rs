@@ -46,6 +46,13 @@ impl Frozen {
     }
 }
 
+impl Turns {
+    /// Keeps all others from writing tables and header.
+    pub(crate) async fn alone(&self) -> futures_util::lock::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+}
+
 impl State {
     /// Takes all changes.
     fn freeze(&mut self) -> Result<Frozen> {

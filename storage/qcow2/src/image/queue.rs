@@ -129,7 +129,7 @@ impl Lane {
         }
         let mut state = self.core.state();
         let range = request.offset..request.end();
-        let run = match &state.runs(range).ok()?[..] {
+        let run = match &state.runs(range.clone()).ok()?[..] {
             [run] => *run,
             _ => return None,
         };
@@ -148,7 +148,9 @@ impl Lane {
             }
             _ => false,
         };
-        good.then_some(run)
+        drop(state);
+        let recorded = !good || request.op == Op::Read || self.core.tracking.record(range);
+        (good && recorded).then_some(run)
     }
 
     /// Whether where the data is has at least `end` bytes.
@@ -163,11 +165,14 @@ impl Lane {
     /// Does a request in as many steps as it takes.
     async fn serve(self: &Rc<Self>, request: &Request) -> Result<()> {
         let range = request.offset..request.end();
+        if request.op.is_write() {
+            self.core.state().check_writable()?;
+            self.record(range.clone()).await?;
+        }
         match request.op {
             Op::Read => self.read(request.offset, &request.buffer).await,
             Op::Flush => self.flush().await,
             Op::Write { fua } => {
-                self.core.state().check_writable()?;
                 {
                     let _places = self.core.places.exclusive(self.clusters(range)).await;
                     self.write(request.offset, &request.buffer, fua).await?;
@@ -175,7 +180,6 @@ impl Lane {
                 self.after_change(fua).await
             }
             Op::WriteZeroes { unmap, fua } => {
-                self.core.state().check_writable()?;
                 let place = if unmap { Place::Freed } else { Place::Kept };
                 {
                     let _places = self
@@ -188,7 +192,6 @@ impl Lane {
                 self.after_change(fua).await
             }
             Op::Discard => {
-                self.core.state().check_writable()?;
                 {
                     let _places = self
                         .core

@@ -41,6 +41,7 @@ impl Image {
             let reach = geometry.l1_entries(old) * geometry.l2_reach();
             self.clear(&lane, old..size.min(reach)).await?;
         }
+        lane.resize_bitmaps(size).await?;
         lane.exclusively(async |lane, mut shadow| {
             let active = lane.core.state().l1.clone();
             for clusters in shadow.tree(&active).await? {

@@ -83,6 +83,9 @@ impl Image {
     /// `Invalid` if there is no such snapshot or the image's refcounts count no further; `ReadOnly`; and as writing.
     pub async fn apply_snapshot(&self, tag: &str, spawner: &Spawner) -> Result<()> {
         let lane = self.for_change(spawner)?;
+        find(&lane.snapshots().await?, tag)?;
+        // Any part of the disk may be another after that.
+        lane.record(0..self.core.size()).await?;
         lane.exclusively(async |lane, mut shadow| {
             let entry = find(&lane.snapshots().await?, tag)?.clone();
             let active = lane.core.state().l1.clone();

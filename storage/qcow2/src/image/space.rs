@@ -101,6 +101,23 @@ impl State {
         self.take(start..end)
     }
 
+    /// Takes exactly `count` free clusters side by side.
+    ///
+    /// # Errors
+    /// `NoSpace` when the file can have no more.
+    pub(crate) fn allocate_exactly(&mut self, count: u64) -> Result<Found, Stop> {
+        let mut start = self.space.cursor;
+        let mut end = start;
+        while end - start < count {
+            self.within_end(end)?;
+            if self.refcount(end)? != 0 {
+                start = end + 1;
+            }
+            end += 1;
+        }
+        self.take(start..end)
+    }
+
     /// Whether a cluster is free, where that can be told without reading.
     fn is_known_free(&mut self, cluster: u64) -> Result<bool, Stop> {
         match self.refcount(cluster) {

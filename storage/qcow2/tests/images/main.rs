@@ -1,5 +1,6 @@
 //! Images as block devices: the contract, and what a power cut leaves.
 
+mod bitmaps;
 mod conformance;
 mod encrypted;
 mod kit;
