@@ -25,6 +25,13 @@ pub(crate) struct Turns {
     freeing: futures_util::lock::Mutex<()>,
 }
 
+impl Turns {
+    /// Keeps clusters from being freed; nothing if some are being freed now.
+    pub(crate) fn without_freeing(&self) -> Option<impl Drop> {
+        self.freeing.try_lock()
+    }
+}
+
 /// Changes as they were at one instant.
 #[derive(Debug, Default)]
 struct Frozen {

@@ -212,7 +212,7 @@ impl Lane {
     }
 
     /// Publishes what a request has changed, if it asks for that or too much waits.
-    async fn after_change(self: &Rc<Self>, fua: bool) -> Result<()> {
+    pub(crate) async fn after_change(self: &Rc<Self>, fua: bool) -> Result<()> {
         let heavy = self.core.state().pages.is_heavy();
         if fua {
             return self.flush().await;

@@ -332,6 +332,7 @@ impl<'a> Shadow<'a> {
         state.pages.clear();
         state.unpublished.clear();
         state.space.cursor = 0;
+        state.tail = None;
         state.space.virgin = state.space.virgin.max(self.new.len());
     }
 

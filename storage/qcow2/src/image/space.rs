@@ -181,6 +181,8 @@ impl State {
         self.set_refcount(cluster, count - 1)?;
         if count == 1 {
             self.space.cursor = self.space.cursor.min(cluster);
+            let bits = self.geometry().cluster_bits();
+            self.tail.take_if(|tail| *tail >> bits == cluster);
         }
         Ok(count - 1)
     }

@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) unlinked: Vec<Unlinked>,
     /// Clusters that nothing in the file points at any more either, but perhaps a request that is under way.
     pub(crate) freed: Vec<Unlinked>,
+    /// Where the next compressed data goes: a byte inside a cluster that holds some already.
+    pub(crate) tail: Option<u64>,
     /// Changes are on their way to the file.
     pub(crate) publishing: bool,
     /// Why nothing is written any more.
@@ -81,6 +83,7 @@ impl State {
             unpublished: BTreeSet::new(),
             unlinked: Vec::new(),
             freed: Vec::new(),
+            tail: None,
             publishing: false,
             failed: None,
         }

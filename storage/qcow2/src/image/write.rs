@@ -58,7 +58,12 @@ impl State {
     }
 
     /// The clusters from `guest` on have `new` mappings and no longer the `old` ones.
-    fn relink(&mut self, guest: u64, old: &[Mapping], new: &[Mapping]) -> Result<(), Stop> {
+    pub(crate) fn relink(
+        &mut self,
+        guest: u64,
+        old: &[Mapping],
+        new: &[Mapping],
+    ) -> Result<(), Stop> {
         let cluster = self.geometry().cluster();
         let places = (0..).map(|index| guest + index * cluster);
         for (place, _) in places.clone().zip(new) {

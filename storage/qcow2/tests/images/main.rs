@@ -1,6 +1,7 @@
 //! Images as block devices: the contract, and what a power cut leaves.
 
 mod bitmaps;
+mod compressed;
 mod conformance;
 mod encrypted;
 mod kit;
