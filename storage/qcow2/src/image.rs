@@ -1,5 +1,6 @@
 //! An image as a block device.
 
+mod backing;
 mod bitmaps;
 mod bits;
 mod check;
@@ -9,6 +10,7 @@ mod gate;
 mod head;
 mod keys;
 mod lane;
+mod map;
 mod open;
 mod pack;
 mod pages;
@@ -35,6 +37,7 @@ pub use self::check::{CheckReport, Repair};
 use self::core::Core;
 pub use self::create::{CreateOptions, create};
 use self::lane::Lane;
+pub use self::map::{Part, Place};
 pub use self::open::{DEFAULT_CACHE, OpenOptions, read_encryption, read_header};
 pub use self::pack::{Packed, Packer};
 use self::queue::Queue;
