@@ -32,9 +32,8 @@ impl Image {
         let (header, block) = {
             let state = self.core.state();
             let mut header = state.header.clone();
-            header.extensions.backing_format = backing
-                .as_ref()
-                .and_then(|backing| backing.format.clone());
+            header.extensions.backing_format =
+                backing.as_ref().and_then(|backing| backing.format.clone());
             header.backing_path = backing.map(|backing| backing.path);
             (header, state.head.len())
         };

@@ -21,8 +21,9 @@ pub enum Place {
     Compressed,
     /// It reads as zeroes, and has room at this byte if it has any.
     Zero(Option<u64>),
-    /// The image has nothing here: it reads as the backing file does, or as zeroes without one.
-    Absent,
+    /// The image has nothing here: it reads as the backing file does, or as zeroes without one. It may have room at this
+    /// byte all the same, beside parts of the cluster that it has.
+    Absent(Option<u64>),
 }
 
 /// A part of the disk with one answer.
@@ -42,6 +43,7 @@ impl Place {
         match self {
             Self::Data(host) => Self::Data(host + len),
             Self::Zero(Some(host)) => Self::Zero(Some(host + len)),
+            Self::Absent(Some(host)) => Self::Absent(Some(host + len)),
             other => other,
         }
     }
@@ -64,7 +66,7 @@ impl Image {
             let reach = geometry.l2_reach();
             let table_end = (at - at % reach).saturating_add(reach).min(end);
             if self.core.state().l1.at(geometry.l1_index(at)) == 0 {
-                add(&mut parts, at..table_end, Place::Absent);
+                add(&mut parts, at..table_end, Place::Absent(None));
                 at = table_end;
                 continue;
             }
@@ -125,7 +127,7 @@ fn split(
         let place = match (is(index), host) {
             ((true, _), Some(host)) => Place::Data(host),
             ((_, true), host) => Place::Zero(host),
-            _ => Place::Absent,
+            (_, host) => Place::Absent(host),
         };
         places.push((at..end, place));
         at = end;
