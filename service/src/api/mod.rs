@@ -3,6 +3,7 @@
 //! Bytes are numbers, times RFC 3339 text. A DISK is text: an absolute path, `VG/LV`, an array's name or an NBD URL.
 
 mod error;
+mod image;
 mod lab;
 mod machine;
 mod network;
@@ -11,6 +12,10 @@ mod status;
 mod storage;
 
 pub use error::{Error, ErrorBody, ErrorKind, Result};
+pub use image::{
+    ImageBacking, ImageBitmap, ImageCheck, ImageComparison, ImageCopy, ImageExtent, ImageInfo,
+    ImageMeasure, ImageSnapshot, Qcow2Info,
+};
 pub use lab::{Action, Change, Event, LabRequest, Plan};
 pub use machine::{Console, Engine, Machine, MachineState, Stop, VmRun};
 pub use network::{DhcpSetting, Lease, NetCreate, NetMode, Network, Port, PortAdd};

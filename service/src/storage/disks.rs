@@ -168,17 +168,20 @@ pub fn open_file(path: &str, read_only: bool) -> Result<Arc<dyn BlockDevice>> {
     };
     match FileDevice::open(path, &options) {
         Ok(device) => Ok(Arc::new(device)),
-        Err(error) => {
-            // The block contract has no word for a file that is not there; people do.
-            let mut failure = Error::from_block(path, &error);
-            match std::fs::metadata(path).err().map(|error| error.kind()) {
-                Some(std::io::ErrorKind::NotFound) => failure.kind = ErrorKind::NotFound,
-                Some(std::io::ErrorKind::PermissionDenied) => failure.kind = ErrorKind::Permission,
-                _ => {}
-            }
-            Err(failure)
-        }
+        Err(error) => Err(file_failure(path, &error)),
     }
+}
+
+/// Why the file at `path` could not be opened.
+pub fn file_failure(path: &str, error: &weft_block::Error) -> Error {
+    // The block contract has no word for a file that is not there; people do.
+    let mut failure = Error::from_block(path, error);
+    match std::fs::metadata(path).err().map(|error| error.kind()) {
+        Some(std::io::ErrorKind::NotFound) => failure.kind = ErrorKind::NotFound,
+        Some(std::io::ErrorKind::PermissionDenied) => failure.kind = ErrorKind::Permission,
+        _ => {}
+    }
+    failure
 }
 
 /// The marks that `disk` carries.

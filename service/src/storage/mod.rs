@@ -10,6 +10,7 @@ pub mod disks;
 pub mod exports;
 mod groups;
 mod grow;
+pub mod images;
 mod members;
 mod pace;
 mod rebuild;

@@ -1,0 +1,177 @@
+//! Images in files.
+
+use serde::{Deserialize, Serialize};
+
+/// What an image is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// Its path or URL, as it was asked for or as the image above names it.
+    pub path: String,
+    /// `raw` or `qcow2`.
+    pub format: String,
+    /// Bytes of the disk.
+    pub size_bytes: u64,
+    /// Bytes that the file takes of its file system; unknown where it is no file.
+    pub used_bytes: Option<u64>,
+    /// What a qcow2 image tells of itself.
+    pub qcow2: Option<Qcow2Info>,
+    /// What it rests on.
+    pub backing: Option<ImageBacking>,
+    /// Its snapshots, in their order.
+    pub snapshots: Vec<ImageSnapshot>,
+}
+
+/// What the header of a qcow2 image says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Qcow2Info {
+    /// The version: 2 or 3.
+    pub version: u32,
+    /// Bytes of a cluster.
+    pub cluster_bytes: u64,
+    /// Bits of a refcount.
+    pub refcount_bits: u32,
+    /// `zlib` or `zstd`.
+    pub compression: String,
+    /// Whether a cluster has 32 parts with mappings of their own.
+    pub extended_l2: bool,
+    /// Whether refcounts may be written late.
+    pub lazy_refcounts: bool,
+    /// Whether it was not closed.
+    pub dirty: bool,
+    /// Whether it must be repaired before it is written.
+    pub corrupt: bool,
+    /// How it is encrypted: `aes` or `luks`.
+    pub encryption: Option<String>,
+    /// The file that holds its data.
+    pub data_file: Option<String>,
+    /// Whether that file reads as the disk does.
+    pub data_file_raw: bool,
+    /// Its bitmaps.
+    pub bitmaps: Vec<ImageBitmap>,
+}
+
+/// The file below an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageBacking {
+    /// As the image names it.
+    pub name: String,
+    /// Where that is.
+    pub path: String,
+    /// Its format, if the image tells.
+    pub format: Option<String>,
+}
+
+/// A snapshot inside an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSnapshot {
+    /// Its number, as text.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// When it was made, in seconds since 1970.
+    pub seconds: u32,
+    /// And nanoseconds.
+    pub nanoseconds: u32,
+    /// Bytes of the disk then; unknown in old images.
+    pub size_bytes: Option<u64>,
+    /// Bytes of the machine's state.
+    pub vm_state_bytes: u64,
+    /// How long the machine had run, in nanoseconds.
+    pub vm_clock_nanoseconds: u64,
+    /// Instructions that the machine had run, if they were counted.
+    pub instructions: Option<u64>,
+}
+
+/// A persistent bitmap of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageBitmap {
+    /// Its name.
+    pub name: String,
+    /// Bytes that one bit stands for.
+    pub granularity_bytes: u64,
+    /// Whether writes are noted in it.
+    pub auto: bool,
+    /// Whether it was not closed, so that it says nothing.
+    pub in_use: bool,
+}
+
+/// What a check of an image has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageCheck {
+    /// The image.
+    pub path: String,
+    /// Contradictions that could lose data, before a repair.
+    pub corruptions: u64,
+    /// Clusters that are counted and not used, before a repair.
+    pub leaks: u64,
+    /// Whether all of it was mended.
+    pub repaired: bool,
+    /// The first problems in words.
+    pub problems: Vec<String>,
+    /// Clusters of the disk.
+    pub total_clusters: u64,
+    /// Those that have a place.
+    pub allocated_clusters: u64,
+    /// Of these, those that do not lie behind the one before them.
+    pub fragmented_clusters: u64,
+    /// Of these, those that are compressed.
+    pub compressed_clusters: u64,
+    /// The end of the last cluster that is used.
+    pub end_bytes: u64,
+}
+
+/// A part of an image's disk, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageExtent {
+    /// Its first byte on the disk.
+    pub offset: u64,
+    /// Bytes.
+    pub len_bytes: u64,
+    /// How far down the chain it comes from; zero is the image itself.
+    pub depth: usize,
+    /// Whether any image of the chain has it.
+    pub present: bool,
+    /// Whether it reads as zeroes.
+    pub zero: bool,
+    /// Whether it is read from a file.
+    pub data: bool,
+    /// Whether it is compressed.
+    pub compressed: bool,
+    /// Where in `file` it is.
+    pub file_offset: Option<u64>,
+    /// The file that has it.
+    pub file: Option<String>,
+}
+
+/// What a comparison has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageComparison {
+    /// Whether both disks read the same; a longer one may end with zeroes unless the comparison is strict.
+    pub identical: bool,
+    /// Whether both have the same size.
+    pub same_size: bool,
+    /// The first sector that differs.
+    pub first_difference: Option<u64>,
+    /// In a strict comparison, the first byte that one has and the other has not.
+    pub first_other_allocation: Option<u64>,
+}
+
+/// How much room an image would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMeasure {
+    /// Bytes with what is allocated now.
+    pub required_bytes: u64,
+    /// Bytes when all of the disk has been written.
+    pub full_bytes: u64,
+}
+
+/// What was copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageCopy {
+    /// Where to.
+    pub path: String,
+    /// Bytes of the disk.
+    pub size_bytes: u64,
+    /// Bytes of it that hold data.
+    pub data_bytes: u64,
+}

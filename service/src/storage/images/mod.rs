@@ -1,0 +1,55 @@
+//! Images in files: opened with all that they rest on, made, described, compared, copied.
+//!
+//! Everything here runs on a thread with weft's executor and needs no daemon: an image that nobody uses is a file. The
+//! files are locked as long as they are open, and QEMU sees the locks.
+//!
+//! An image may name other files: the one below it, the one that holds its data. These names may come from a stranger, so
+//! a [`Policy`] says which of them are opened; the user's own words always are. A format is guessed for files that the
+//! user names only, and for others where the policy says so: a guest can write into a raw disk what makes it look like an
+//! image that names any file.
+
+mod bitmaps;
+mod commit;
+mod compare;
+mod convert;
+mod copy;
+mod create;
+mod info;
+mod map;
+mod measure;
+mod name;
+mod open;
+mod policy;
+mod rebase;
+mod upkeep;
+
+pub use commit::commit;
+pub use compare::compare;
+pub use convert::{Convert, SPARSE, convert};
+pub use create::{Create, Formatted, create, read_options};
+pub use info::info;
+pub use map::map;
+pub use measure::{Measured, measure, measure_bitmaps};
+pub use name::Name;
+pub use open::{Chain, Format, How, Link, MAX_CHAIN, open};
+pub use policy::{Allow, Policy};
+pub use rebase::{Rebase, rebase};
+pub use upkeep::{
+    Resized, Sizing, apply_snapshot, check, create_snapshot, delete_snapshot, resize, snapshots,
+};
+
+use crate::api::Error;
+
+/// Called with the bytes that are done, of how many.
+pub type Progress<'a> = &'a dyn Fn(u64, u64);
+
+/// A failure of the block layers, about the file `name`.
+fn failed(name: &str) -> impl Fn(weft_block::Error) -> Error {
+    move |error| {
+        let mut failure = Error::from_block(name, &error);
+        if !failure.message.contains(name) {
+            failure.message = format!("{name}: {}", failure.message);
+        }
+        failure
+    }
+}

@@ -1,0 +1,185 @@
+//! Check, repair, resize, and snapshots.
+
+use weft_qcow2::{Repair, SnapshotName};
+use weft_uring::spawner;
+
+use super::failed;
+use super::info::snapshot;
+use super::name::Name;
+use super::open::{Format, How, open};
+use super::policy::Policy;
+use crate::api::{Error, ErrorKind, ImageCheck, ImageSnapshot, Result};
+
+/// Looks for contradictions in the image at `name`, and mends what `repair` says.
+///
+/// # Errors
+/// `Unsupported` for a raw image; as opening and writing. What is wrong with the image is in the answer.
+pub async fn check(
+    name: &Name,
+    format: Option<Format>,
+    locked: bool,
+    repair: Repair,
+) -> Result<ImageCheck> {
+    let mut how = How {
+        format,
+        locked,
+        for_repair: true,
+        ..How::tables()
+    };
+    if repair != Repair::Nothing {
+        how = how.writing();
+    }
+    let chain = open(name, &how).await?;
+    let path = name.to_string();
+    let report = chain.image()?.check(repair, &spawner()).await;
+    let report = report.map_err(failed(&path))?;
+    chain.close().await?;
+    Ok(ImageCheck {
+        corruptions: report.corruptions,
+        leaks: report.leaks,
+        repaired: report.repaired,
+        problems: report.problems,
+        total_clusters: report.total_clusters,
+        allocated_clusters: report.allocated_clusters,
+        fragmented_clusters: report.fragmented_clusters,
+        compressed_clusters: report.compressed_clusters,
+        end_bytes: report.image_end,
+        path,
+    })
+}
+
+/// Another size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizing {
+    /// So many bytes.
+    To(u64),
+    /// So many more.
+    More(u64),
+    /// So many less.
+    Less(u64),
+}
+
+/// How a disk was resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resized {
+    /// Bytes before.
+    pub old: u64,
+    /// Bytes now.
+    pub new: u64,
+}
+
+/// Gives the disk in the image at `name` another size. A smaller one must be allowed by `shrink`, for what is cut off is
+/// gone.
+///
+/// # Errors
+/// `Invalid`, and as opening and writing.
+pub async fn resize(
+    name: &Name,
+    format: Option<Format>,
+    policy: Policy,
+    sizing: Sizing,
+    shrink: bool,
+) -> Result<Resized> {
+    // The backing file is opened too: what is gained must not show what it holds there.
+    let how = How {
+        format,
+        ..How::to_read(policy).writing()
+    };
+    let chain = open(name, &how).await?;
+    let path = name.to_string();
+    let old = chain.device().info().size;
+    let invalid = |message: String| Error::new(ErrorKind::Invalid, &path, message);
+    let new = match sizing {
+        Sizing::To(size) => Some(size),
+        Sizing::More(more) => old.checked_add(more),
+        Sizing::Less(less) => old.checked_sub(less),
+    };
+    let new = new
+        .filter(|new| *new > 0)
+        .and_then(|new| new.checked_next_multiple_of(512))
+        .ok_or_else(|| invalid(format!("{path} has {old} bytes, and cannot get that size")))?;
+    if new < old && !shrink {
+        let message = format!(
+            "{path} has {old} bytes: to cut it to {new} throws away what is behind; say so with --shrink"
+        );
+        return Err(invalid(message));
+    }
+    let failed = failed(&path);
+    match &chain.top().image {
+        Some(image) => image.resize(new, &spawner()).await.map_err(&failed)?,
+        None => chain.device().set_len(new).map_err(&failed)?,
+    }
+    chain.close().await?;
+    Ok(Resized { old, new })
+}
+
+/// The snapshots of the image at `name`, in their order.
+///
+/// # Errors
+/// As opening and reading.
+pub async fn snapshots(
+    name: &Name,
+    format: Option<Format>,
+    locked: bool,
+) -> Result<Vec<ImageSnapshot>> {
+    let how = How {
+        format,
+        locked,
+        ..How::tables()
+    };
+    let chain = open(name, &how).await?;
+    let entries = chain.image()?.snapshots(&spawner()).await;
+    let entries = entries.map_err(failed(&name.to_string()))?;
+    Ok(entries.iter().map(snapshot).collect())
+}
+
+/// Keeps the disk as it is now, under the name `tag`.
+///
+/// # Errors
+/// As opening and writing.
+pub async fn create_snapshot(
+    name: &Name,
+    format: Option<Format>,
+    tag: &str,
+) -> Result<ImageSnapshot> {
+    let now = crate::storage::unix_time();
+    let made = SnapshotName {
+        name: tag.to_owned(),
+        seconds: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+        nanoseconds: now.subsec_nanos(),
+    };
+    let chain = open(name, &changing(format)).await?;
+    let entry = chain.image()?.create_snapshot(made, &spawner()).await;
+    let entry = entry.map_err(failed(&name.to_string()))?;
+    chain.close().await?;
+    Ok(snapshot(&entry))
+}
+
+/// Makes the disk what it was when the snapshot `tag` (its number or name) was made.
+///
+/// # Errors
+/// As opening and writing.
+pub async fn apply_snapshot(name: &Name, format: Option<Format>, tag: &str) -> Result<()> {
+    let chain = open(name, &changing(format)).await?;
+    let applied = chain.image()?.apply_snapshot(tag, &spawner()).await;
+    applied.map_err(failed(&name.to_string()))?;
+    chain.close().await
+}
+
+/// Deletes the snapshot `tag` (its number or name).
+///
+/// # Errors
+/// As opening and writing.
+pub async fn delete_snapshot(name: &Name, format: Option<Format>, tag: &str) -> Result<()> {
+    let chain = open(name, &changing(format)).await?;
+    let deleted = chain.image()?.delete_snapshot(tag, &spawner()).await;
+    deleted.map_err(failed(&name.to_string()))?;
+    chain.close().await
+}
+
+fn changing(format: Option<Format>) -> How {
+    How {
+        format,
+        ..How::tables().writing()
+    }
+}
