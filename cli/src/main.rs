@@ -56,6 +56,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
                     &error,
                 )
             })?,
+        Command::Image(command) => return commands::image::run(command, &output),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

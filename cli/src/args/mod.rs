@@ -1,9 +1,14 @@
 //! What can be typed. One place per flag; man pages and completions are made from these definitions.
 
+mod image;
 mod machine;
 mod network;
 mod storage;
 
+pub(crate) use image::{
+    ImageArgs, ImageCheckArgs, ImageCommand, ImageConvertArgs, ImageCreateArgs, RepairWhat,
+    SnapshotCommand, TrustArgs,
+};
 pub(crate) use machine::{VmCommand, VmRunArgs};
 pub(crate) use network::{NetCommand, PortCommand, VpnCommand};
 pub(crate) use storage::{
@@ -96,6 +101,9 @@ pub(crate) enum Command {
     /// Logical volumes
     #[command(subcommand)]
     Lv(LvCommand),
+    /// Images in files: qcow2 and raw
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Disks that are offered to others
     #[command(subcommand)]
     Export(ExportCommand),
@@ -129,6 +137,13 @@ mod tests {
             "weft vg create data tank --extent-size 4M --metadata-size 1M --metadata-copies 2",
             "weft lv create data/root --size 100%FREE --type striped --stripes 2",
             "weft lv resize data/root --size +1G",
+            "weft image create a.qcow2 --size 1G --backing b.qcow2",
+            "weft image check a.qcow2 --repair",
+            "weft image check --repair leaks a.qcow2",
+            "weft image convert a.qcow2 b.raw -O raw -c",
+            "weft image resize a.qcow2 --size -1G --shrink",
+            "weft image snapshot apply a.qcow2 monday",
+            "weft image rebase a.qcow2 --backing b --backing-format raw --unsafe",
             "weft export add data/root --nbd unix:/tmp/s --name root --read-only",
             "weft export add data/root --vhost /tmp/s",
             "weft net create lan --subnet 10.0.0.0/24 --mode isolated --dhcp off",

@@ -3,6 +3,7 @@
 mod console;
 mod disk;
 mod export;
+pub(crate) mod image;
 mod lab;
 mod lv;
 mod net;
@@ -38,6 +39,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
         Command::Net(command) => net::run(&client, output, command).await,
         Command::Vm(command) => vm::run(&client, output, command).await,
         Command::Daemon { .. }
+        | Command::Image(_)
         | Command::Completions { .. }
         | Command::Manual { .. }
         | Command::Machine { .. }

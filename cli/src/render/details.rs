@@ -12,7 +12,7 @@ use super::tables::{kind, machine_state, state};
 const PLACES_SHOWN: usize = 8;
 
 /// Lines of a name and a value, the values in a column of their own.
-fn lines(pairs: &[(&str, String)]) -> String {
+pub(super) fn lines(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs
         .iter()

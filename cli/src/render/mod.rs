@@ -1,11 +1,12 @@
 //! Answers as text or JSON. Answers go to standard output; progress goes to standard error.
 
 pub(crate) mod details;
+pub(crate) mod images;
 mod progress;
 pub(crate) mod tables;
 pub(crate) mod tree;
 
-pub(crate) use progress::SyncProgress;
+pub(crate) use progress::{CopyProgress, SyncProgress};
 
 use std::io::{IsTerminal, Write as _};
 
@@ -61,6 +62,11 @@ impl Output {
             let text = serde_json::to_string_pretty(value).expect("answers are plain data");
             print(format!("{text}\n").as_bytes());
         }
+    }
+
+    /// Whether a person looks at standard error.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.terminal
     }
 
     /// Says that a command without an answer is done: a sentence, or an empty document.

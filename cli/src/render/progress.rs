@@ -5,6 +5,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use weft_service::api::{Size, Sync, SyncAction};
 
+use super::Output;
+
 /// Without a terminal a line is written whenever this many percent more are done.
 const PLAIN_STEP_PERCENT: u64 = 10;
 
@@ -47,6 +49,43 @@ impl SyncProgress {
     }
 
     pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// The progress of a copy, on a terminal.
+pub(crate) struct CopyProgress {
+    bar: ProgressBar,
+}
+
+impl CopyProgress {
+    pub(crate) fn new(what: &'static str, output: &Output) -> Self {
+        if !output.is_watched() {
+            let bar = ProgressBar::hidden();
+            return Self { bar };
+        }
+        let bar = ProgressBar::new(0);
+        let template =
+            "{prefix} [{bar:30}] {percent:>3} %  {bytes} of {total_bytes}, {binary_bytes_per_sec}";
+        let style = ProgressStyle::with_template(template).expect("the template is right");
+        bar.set_style(style.progress_chars("=> "));
+        bar.set_prefix(what);
+        Self { bar }
+    }
+
+    pub(crate) fn tell(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Drop for CopyProgress {
+    /// An error is told on a line of its own.
+    fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }

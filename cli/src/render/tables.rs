@@ -7,7 +7,10 @@ use weft_service::api::{
     VolumeKind,
 };
 
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(
+    head: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(head);
     let mut empty = true;

@@ -4,6 +4,7 @@
 
 mod disks;
 mod growing;
+mod images;
 mod kvm;
 mod labs;
 mod machines;

@@ -1,0 +1,282 @@
+//! `image`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use weft_service::api::Size;
+use weft_service::storage::images::{Format, Sizing};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Make an image; its space is taken as it is written
+    Create(ImageCreateArgs),
+    /// Tell what an image is
+    Info {
+        #[command(flatten)]
+        image: ImageArgs,
+        /// Tell of each image that it rests on, too
+        #[arg(long)]
+        backing_chain: bool,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Look for contradictions in an image; status 1 if there are any and they were not mended
+    Check(ImageCheckArgs),
+    /// Give an image's disk another size
+    Resize {
+        /// The image
+        path: String,
+        /// How large, or how much more or less: 2G, +1G, -512M
+        #[arg(long, allow_hyphen_values = true, value_parser = parse_sizing)]
+        size: Sizing,
+        /// Allow a smaller one: what is cut off is gone
+        #[arg(long)]
+        shrink: bool,
+        /// Its format [default: guessed]
+        #[arg(long)]
+        format: Option<Format>,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Show where each part of an image's disk comes from
+    Map {
+        #[command(flatten)]
+        image: ImageArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Compare the disks of two images; status 1 if they differ
+    Compare {
+        /// An image or URL
+        one: String,
+        /// Another
+        other: String,
+        /// The sizes must be equal, and the same parts allocated
+        #[arg(long)]
+        strict: bool,
+        /// The format of the first [default: guessed]
+        #[arg(long)]
+        format: Option<Format>,
+        /// The format of the other [default: guessed]
+        #[arg(long)]
+        other_format: Option<Format>,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Copy an image, or what an NBD server offers, to another; what holds nothing takes no room
+    Convert(ImageConvertArgs),
+    /// Tell how much room a copy would take
+    Measure {
+        /// The image
+        #[arg(required_unless_present = "size")]
+        path: Option<String>,
+        /// In place of an image: the size of an empty disk
+        #[arg(long, conflicts_with = "path")]
+        size: Option<Size>,
+        /// The format of the copy
+        #[arg(short = 'O', long, default_value = "qcow2")]
+        output_format: Format,
+        /// The format of the image [default: guessed]
+        #[arg(long)]
+        format: Option<Format>,
+        /// How the copy is made: KEY=VALUE, by QEMU's names
+        #[arg(short = 'o', long = "option", value_parser = parse_option)]
+        options: Vec<(String, String)>,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Make an image rest on another file; its disk stays what it is
+    Rebase {
+        /// The image
+        path: String,
+        /// What it is to rest on; without, on nothing
+        #[arg(long)]
+        backing: Option<String>,
+        /// The format of that [default: guessed]
+        #[arg(long, requires = "backing")]
+        backing_format: Option<Format>,
+        /// Only change the name: both files are known to read the same
+        #[arg(long = "unsafe")]
+        unsafely: bool,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Copy what an image has of its own into the one that it rests on, and empty it
+    Commit {
+        /// The image
+        path: String,
+        /// Leave the image as it is
+        #[arg(long)]
+        keep: bool,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Snapshots inside an image
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Keep the disk as it is now
+    Create {
+        /// The image
+        path: String,
+        /// What the snapshot is called
+        tag: String,
+    },
+    /// List the snapshots
+    List {
+        /// The image
+        path: String,
+    },
+    /// Make the disk what it was; the snapshot stays
+    Apply {
+        /// The image
+        path: String,
+        /// The snapshot's name or number
+        tag: String,
+    },
+    /// Delete a snapshot
+    Delete {
+        /// The image
+        path: String,
+        /// The snapshot's name or number
+        tag: String,
+    },
+}
+
+/// Which image.
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    /// The image, a path or an nbd:// URL
+    pub(crate) path: String,
+    /// Its format [default: guessed]
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Look at it although somebody writes it; what is told may be wrong
+    #[arg(long)]
+    pub(crate) unlocked: bool,
+}
+
+/// Which files an image may name.
+#[derive(Debug, Args)]
+pub(crate) struct TrustArgs {
+    /// Open this file when an image names it, and none but those given so [default: all in the image's folder and below]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) allow_backing: Vec<String>,
+    /// Open every file that the image names, wherever it is
+    #[arg(long, conflicts_with = "allow_backing")]
+    pub(crate) allow_any_backing: bool,
+    /// Guess the format of a backing file where the image does not tell it
+    #[arg(long)]
+    pub(crate) guess_format: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageCreateArgs {
+    /// Where
+    pub(crate) path: PathBuf,
+    /// How large [default: as the backing file]
+    #[arg(long, required_unless_present = "backing")]
+    pub(crate) size: Option<Size>,
+    /// Its format
+    #[arg(long, default_value = "qcow2")]
+    pub(crate) format: Format,
+    /// The image that holds what this one does not; a relative path begins at the new image's folder
+    #[arg(long)]
+    pub(crate) backing: Option<String>,
+    /// The format of that [default: guessed now, and written down]
+    #[arg(long, requires = "backing")]
+    pub(crate) backing_format: Option<Format>,
+    /// KEY=VALUE by QEMU's names: cluster_size, compat, refcount_bits, extended_l2, lazy_refcounts, compression_type, data_file, data_file_raw
+    #[arg(short = 'o', long = "option", value_parser = parse_option)]
+    pub(crate) options: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageConvertArgs {
+    /// An image or URL
+    pub(crate) source: String,
+    /// A new file, or a URL
+    pub(crate) target: String,
+    /// The format of the copy [default: qcow2 where its name ends so, otherwise raw]
+    #[arg(short = 'O', long)]
+    pub(crate) output_format: Option<Format>,
+    /// The format of the source [default: guessed]
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Copy this snapshot in place of the disk
+    #[arg(long)]
+    pub(crate) snapshot: Option<String>,
+    /// Compress
+    #[arg(short, long)]
+    pub(crate) compress: bool,
+    /// How the copy is made: KEY=VALUE, by QEMU's names
+    #[arg(short = 'o', long = "option", value_parser = parse_option)]
+    pub(crate) options: Vec<(String, String)>,
+    /// Write into a file that is there, in place of a new one
+    #[arg(long)]
+    pub(crate) onto: bool,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageCheckArgs {
+    /// The image, a path or an nbd:// URL
+    #[arg(required_unless_present = "repair")]
+    path: Option<String>,
+    /// Its format [default: guessed]
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Look at it although somebody writes it; what is told may be wrong
+    #[arg(long, conflicts_with = "repair")]
+    pub(crate) unlocked: bool,
+    /// Mend: leaks (clusters that are counted and not used), or all that can be mended [default: all]
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "all")]
+    repair: Option<String>,
+}
+
+impl ImageCheckArgs {
+    /// The image, and what is to be mended. In `--repair PATH` the word is the image.
+    pub(crate) fn meaning(&self) -> Result<(&str, Option<RepairWhat>), String> {
+        let what = self.repair.as_deref().map(|word| match word {
+            "leaks" => Ok(RepairWhat::Leaks),
+            "all" => Ok(RepairWhat::All),
+            other => Err(other),
+        });
+        match (self.path.as_deref(), what) {
+            (Some(path), None) => Ok((path, None)),
+            (Some(path), Some(Ok(what))) => Ok((path, Some(what))),
+            (None, Some(Err(path))) => Ok((path, Some(RepairWhat::All))),
+            (_, Some(Err(word))) => Err(format!("--repair is leaks or all, not {word:?}")),
+            (None, _) => Err("which image is to be checked?".to_owned()),
+        }
+    }
+}
+
+/// What a repair mends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RepairWhat {
+    /// Clusters that are counted and not used
+    Leaks,
+    /// All that can be mended
+    All,
+}
+
+pub(crate) fn parse_option(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is no option; write it as KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(crate) fn parse_sizing(text: &str) -> Result<Sizing, String> {
+    let bytes = |text: &str| text.parse::<Size>().map(|size| size.0);
+    match (text.strip_prefix('+'), text.strip_prefix('-')) {
+        (Some(more), _) => bytes(more).map(Sizing::More),
+        (_, Some(less)) => bytes(less).map(Sizing::Less),
+        _ => bytes(text).map(Sizing::To),
+    }
+}
