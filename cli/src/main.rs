@@ -1,11 +1,14 @@
 //! The program `weft`: what was typed becomes a request to the daemon, and its answer becomes text or JSON.
 //!
 //! Exit status: 0 done, 1 failed, 2 usage. Answers go to standard output, progress and errors to standard error.
+//!
+//! Started as `weft-qemu-img` it understands what is said to QEMU's program for images, and answers in its words.
 
 mod args;
 mod client;
 mod commands;
 mod daemon;
+mod qemu_img;
 mod render;
 mod vpn;
 
@@ -18,6 +21,9 @@ use args::{Arguments, Command};
 use render::Output;
 
 fn main() -> ExitCode {
+    if qemu_img::is_meant(std::env::args_os().next().as_ref()) {
+        return qemu_img::main();
+    }
     let arguments = Arguments::parse();
     let json = arguments.json;
     match run(arguments) {
