@@ -304,6 +304,7 @@ async fn join(
         read_only: found.read_only,
         backing: below,
         without_backing: !complete,
+        without_key: !how.data,
         data_file: data_device,
         snapshot,
         for_repair: how.for_repair,
