@@ -55,7 +55,7 @@ struct Site {
     next_name: u32,
     /// Snapshots that refcounts have room for.
     most_snapshots: usize,
-    /// Whether clusters have at most 64 KiB, and lose their place when they are discarded.
+    /// Whether clusters have at most 64 KiB, lose their place when they are discarded, and can be used often.
     compresses: bool,
 }
 
@@ -125,7 +125,7 @@ impl Site {
                 "refcount_bits=2" => 2,
                 _ => usize::MAX,
             },
-            compresses: !["128k", "2M", "0.10"]
+            compresses: !["128k", "2M", "0.10", "refcount_bits=2"]
                 .iter()
                 .any(|word| options.contains(word)),
         })
