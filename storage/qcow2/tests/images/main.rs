@@ -4,6 +4,7 @@ mod bitmaps;
 mod compressed;
 mod conformance;
 mod encrypted;
+mod faults;
 mod kit;
 mod power;
 mod reuse;
