@@ -13,8 +13,8 @@ impl Image {
     /// Writes another name for the backing file into the header, or none. What the image reads from does not change until
     /// it is opened again.
     ///
-    /// The header is one sector where it fits, and then it changes at once; a longer one is written from its end, so that
-    /// a cut leaves the old name, the new one, or features without their names.
+    /// A cut leaves the old name or the new one, except in images of version 2, or with clusters under 4 KiB, whose header
+    /// has no room for both.
     ///
     /// # Errors
     /// `Invalid` if the name has no room in the header, `ReadOnly`, and as writing.
@@ -27,33 +27,12 @@ impl Image {
             return Err(Error::new(ErrorKind::Invalid, sentence));
         }
         let _control = self.core.control.lock().await;
-        let _closed = self.core.gate.close().await;
-        lane.settle().await?;
-        let (header, block) = {
-            let state = self.core.state();
-            let mut header = state.header.clone();
+        lane.change_header(|header| {
             header.extensions.backing_format =
                 backing.as_ref().and_then(|backing| backing.format.clone());
             header.backing_path = backing.map(|backing| backing.path);
-            (header, state.head.len())
-        };
-        let mut bytes = header.to_bytes()?;
-        bytes.resize(bytes.len().next_multiple_of(block), 0);
-        if bytes.len() > block {
-            lane.write_file(block as u64, &bytes[block..]).await?;
-            lane.flush_or_fail().await?;
-        }
-        if let Err(error) = lane.write_file(0, &bytes[..block]).await {
-            let reason = format!("its header could not be written: {}", error.sentence());
-            self.core.state().fail(reason);
-            return Err(error);
-        }
-        lane.flush_or_fail().await?;
-        let mut state = self.core.state();
-        bytes.truncate(block);
-        state.head = bytes;
-        state.header = header;
-        Ok(())
+        })
+        .await
     }
 
     /// Takes out all that the disk has of its own, so that it reads as its backing file again; snapshots keep theirs. It

@@ -29,7 +29,7 @@ impl Lane {
             (state.header.clone(), state.head.len())
         };
         change(&mut new);
-        let mut bytes = new.to_bytes()?;
+        let bytes = new.to_bytes()?;
         let cluster = new.geometry.cluster() as usize;
         // Whoever wrote the old one may have put its names anywhere.
         let old = self.read_file(0, cluster).await?;
@@ -37,17 +37,21 @@ impl Lane {
             .iter()
             .rposition(|&byte| byte != 0)
             .map_or(0, |last| last + 1);
+        let mut end = used;
         if bytes.len() > block && new.version == Version::V3 {
             let start = used.max(bytes.len()).next_multiple_of(block);
             if let Ok(aside) = new.to_bytes_from(start) {
-                let end = aside.len();
+                end = aside.len();
                 self.write_header(aside, start).await?;
-                bytes.resize(end, 0);
             }
         }
-        // What nobody needs any more is zeroed.
-        bytes.resize(bytes.len().max(used), 0);
+        let kept = bytes.len().next_multiple_of(block);
         self.write_header(bytes, block).await?;
+        if end > kept {
+            // What nobody needs any more.
+            let zeroes = vec![0; end.next_multiple_of(block) - kept];
+            self.write_file(kept as u64, &zeroes).await?;
+        }
         self.core.state().header = new;
         Ok(())
     }

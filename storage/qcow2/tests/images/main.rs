@@ -7,5 +7,6 @@ mod encrypted;
 mod faults;
 mod kit;
 mod power;
+mod renamed;
 mod reuse;
 mod snapshots;
