@@ -7,4 +7,5 @@ mod compress;
 mod layout;
 mod locks;
 mod luks;
+mod machine;
 mod random;
