@@ -23,6 +23,7 @@ mod rows;
 mod state;
 mod stripes;
 mod sync;
+mod through;
 mod units;
 mod watch;
 mod writing;
@@ -43,6 +44,7 @@ pub(crate) use state::{Dirt, Duty, Member, MemberId, Run, State, done_bytes};
 pub(crate) use sync::Scrubbing;
 pub(crate) use sync::progress;
 pub use sync::{Mismatch, Progress, Scrub, ScrubReport, SyncAction, Syncer};
+pub(crate) use through::through;
 
 use crate::geometry::{Geometry, Shape};
 use crate::reshape::Change;

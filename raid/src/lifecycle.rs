@@ -16,7 +16,7 @@ pub use grow::{Growth, MemberSize};
 pub(crate) use reshape::finish as finish_superblock;
 use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
 
-use crate::array::{Array, Dirt, Due, Duty, Lane, Member, Meta, Run, Step};
+use crate::array::{Array, Dirt, Due, Duty, Lane, Member, Meta, Run, Step, through};
 use crate::assemble::{new_member, same_shape};
 use crate::create::{MemberDevice, Writes, write_all};
 use crate::examine::{Examined, examine};
@@ -204,7 +204,7 @@ impl Array {
         if self.core.state().reshaping.is_some() {
             return self.invalid("its shape is being changed; add the disk when that is done");
         }
-        self.check_new(&member)?;
+        let member = self.check_new(member)?;
         let examined = examine(&*member.device, spawner).await.ok();
         let array = self.clone();
         let own = Rc::clone(spawner);
@@ -232,7 +232,7 @@ impl Array {
         if let Some(refusal) = self.shared().refusal() {
             return Err(refusal);
         }
-        self.check_new(&member)?;
+        let member = self.check_new(member)?;
         let examined = examine(&*member.device, spawner).await?;
         let array = self.clone();
         self.control(spawner, move |lane| async move {
@@ -241,7 +241,19 @@ impl Array {
         .await
     }
 
-    fn check_new(&self, member: &MemberDevice) -> Result<()> {
+    /// A device that may join, as one that keeps what the array has told of itself.
+    fn check_new(&self, member: MemberDevice) -> Result<MemberDevice> {
+        self.check_fit(&member)?;
+        Ok(match self.shared().info.volatile_cache {
+            true => member,
+            false => MemberDevice {
+                device: through(member.device),
+                ..member
+            },
+        })
+    }
+
+    fn check_fit(&self, member: &MemberDevice) -> Result<()> {
         let info = member.device.info();
         let path = &member.path;
         if info.read_only || info.logical_block as usize > self.shared().block {

@@ -25,7 +25,7 @@ impl Array {
             return Err(refusal);
         }
         self.lacks_journal()?;
-        self.check_new(&member)?;
+        let member = self.check_new(member)?;
         let (array, own) = (self.clone(), Rc::clone(spawner));
         self.control(spawner, move |lane| async move {
             // What was logged before the old one failed is on the members then.

@@ -23,7 +23,7 @@ impl Array {
         spawner: &Spawner,
     ) -> Result<()> {
         self.replaceable(old)?;
-        self.check_new(&member)?;
+        let member = self.check_new(member)?;
         let (array, old, own) = (self.clone(), old.to_owned(), Rc::clone(spawner));
         self.control(spawner, move |lane| async move {
             let mut meta = array.core.meta.lock().await;
