@@ -70,6 +70,14 @@ fn after_a_crash(array: &Array) -> Option<&'static str> {
     })
 }
 
+/// What closes the write hole of an array that could have it closed: one that Linux has reshaped has lost its log, too.
+fn what_closes_the_hole(array: &Array) -> Option<String> {
+    let is_open = matches!(array.consistency.as_str(), "bitmap" | "resync");
+    let is_at_rest = array.sync.action == SyncAction::Idle;
+    (array.level == 5 && is_open && is_at_rest)
+        .then(|| format!("weft raid grow {} --consistency ppl", array.name))
+}
+
 /// Its size, and what that will be.
 fn size(array: &Array) -> String {
     let now = Size(array.size_bytes);
@@ -91,6 +99,7 @@ pub(crate) fn array(array: &Array) -> String {
         ("consistency", array.consistency.clone()),
     ];
     pairs.extend(after_a_crash(array).map(|words| ("after a crash", words.to_owned())));
+    pairs.extend(what_closes_the_hole(array).map(|words| ("to close it", words)));
     if array.chunk_bytes != 0 {
         pairs.push(("chunk", Size(array.chunk_bytes).to_string()));
     }
