@@ -135,7 +135,7 @@ impl<'a> Contest<'a> {
             text.push_str(&format!("  {:width$}", contestant.name));
             for &measure in &self.measures {
                 let (own, their) = (median(measure, ours), median(measure, contestant));
-                let ratio = if std::ptr::eq(ours, contestant) {
+                let ratio = if std::ptr::eq(ours, contestant) || their == 0.0 {
                     "-".into()
                 } else {
                     format!("{:.2}x", own / their)
