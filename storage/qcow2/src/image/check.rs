@@ -219,7 +219,6 @@ impl<'a> Check<'a> {
     /// Looks at an L1 table and all that it points at. Only the disk's own flags are kept right.
     async fn walk_l1(&mut self, what: &str, l1: &Table, active: bool) -> Result<()> {
         self.used("an L1 table", l1.offset(), l1.bytes());
-        let mut last = None;
         for entry in tables(l1, self.geometry) {
             let entry = match entry {
                 Ok((_, entry)) => entry,
@@ -231,19 +230,15 @@ impl<'a> Check<'a> {
             let there = self.used("an L2 table", entry.table, self.geometry.cluster());
             self.check_flag(what, "L2 table", entry, active);
             if there {
-                self.walk_l2(what, entry.table, active, &mut last).await?;
+                self.walk_l2(what, entry.table, active).await?;
             }
         }
         Ok(())
     }
 
-    async fn walk_l2(
-        &mut self,
-        what: &str,
-        table: u64,
-        active: bool,
-        last: &mut Option<u64>,
-    ) -> Result<()> {
+    async fn walk_l2(&mut self, what: &str, table: u64, active: bool) -> Result<()> {
+        // The first cluster of a table begins a new run, as in QEMU's count.
+        let mut last = None;
         let bytes = self
             .lane
             .read_file(table, self.geometry.cluster() as usize)
@@ -257,7 +252,7 @@ impl<'a> Check<'a> {
                 }
             };
             if active {
-                self.count(mapping, last);
+                self.count(mapping, &mut last);
             }
             let Some(clusters) = clusters_of(mapping, self.geometry) else {
                 continue;
@@ -286,11 +281,12 @@ impl<'a> Check<'a> {
     /// Counts what the report tells of the disk's clusters.
     fn count(&mut self, mapping: Mapping, last: &mut Option<u64>) {
         let host = match mapping {
-            Mapping::Compressed { host, .. } => {
+            Mapping::Compressed { .. } => {
                 self.report.compressed_clusters += 1;
                 // Nobody expects these side by side.
                 self.report.fragmented_clusters += 1;
-                host
+                self.report.allocated_clusters += 1;
+                return;
             }
             Mapping::Plain {
                 host: Some(host), ..
