@@ -237,16 +237,14 @@ async fn compare(
 }
 
 async fn convert(request: ImageConvertArgs, output: &Output) -> Result<()> {
-    if request.compress {
-        let message = "images are not written compressed here yet".to_owned();
-        return Err(Error::new(ErrorKind::Unsupported, request.target, message));
-    }
     let (from, to) = (Name::of(&request.source)?, Name::of(&request.target)?);
     let onto = request.onto || matches!(to, Name::Nbd(_));
     let format = match (request.output_format, onto) {
         (Some(format), _) => Some(format),
         (None, true) => None,
-        (None, false) if request.target.ends_with(".qcow2") => Some(Format::Qcow2),
+        (None, false) if request.compress || request.target.ends_with(".qcow2") => {
+            Some(Format::Qcow2)
+        }
         (None, false) => Some(Format::Raw),
     };
     let how = How {
@@ -266,6 +264,7 @@ async fn convert(request: ImageConvertArgs, output: &Output) -> Result<()> {
         onto,
         onto_zeroes: false,
         overwrite: false,
+        compress: request.compress,
         sparse: images::SPARSE,
     };
     let copy = images::convert(request, &tell).await?;

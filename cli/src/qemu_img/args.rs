@@ -17,12 +17,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Work with bitmaps
-    Bitmap {
-        /// All of it
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<String>,
-    },
+    /// Work with a bitmap
+    Bitmap(Bitmap),
     /// Look for contradictions
     Check(Check),
     /// Copy what an image has into its backing file
@@ -68,6 +64,32 @@ pub(super) struct Common {
     pub(super) force_share: bool,
     #[arg(short = 'f', long = "format", value_name = "FMT")]
     pub(super) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Bitmap {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[arg(long)]
+    pub(super) add: bool,
+    #[arg(long)]
+    pub(super) remove: bool,
+    #[arg(long)]
+    pub(super) clear: bool,
+    #[arg(long)]
+    pub(super) enable: bool,
+    #[arg(long)]
+    pub(super) disable: bool,
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) merge: Vec<String>,
+    #[arg(short = 'g', long, value_name = "SIZE")]
+    pub(super) granularity: Option<String>,
+    #[arg(short = 'b', long, value_name = "FILE")]
+    pub(super) source_file: Option<String>,
+    #[arg(short = 'F', long, value_name = "FMT", requires = "source_file")]
+    pub(super) source_format: Option<String>,
+    pub(super) filename: String,
+    pub(super) bitmap: String,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use weft_service::api::{Error, ErrorKind, Result};
 use weft_service::storage::images::{self, Chain, Format, How, Measured, Name, Policy};
 
 use super::args::{self, Command, Common, Form};
-use super::{FAILED, copies, show, words};
+use super::{FAILED, bitmaps, copies, show, words};
 use crate::render::print;
 
 /// A comparison that could not be made.
@@ -28,7 +28,7 @@ pub(super) fn failure(command: &Command) -> u8 {
 
 pub(super) async fn run(command: Command) -> Result<u8> {
     match command {
-        Command::Bitmap { .. } => Err(unsupported("bitmaps are not changed here yet")),
+        Command::Bitmap(bitmap) => bitmaps::run(bitmap).await,
         Command::Check(check) => self::check(check).await,
         Command::Commit(commit) => copies::commit(commit).await,
         Command::Compare(compare) => copies::compare(compare).await,

@@ -60,11 +60,13 @@ pub(super) async fn compare(compare: args::Compare) -> Result<u8> {
     let tell = |done, total| progress.tell(done, total);
     let found = images::compare(&one, &other, compare.strict, &tell).await?;
     progress.end();
-    if !found.same_size {
-        if compare.strict {
-            say(&compare.common, "Strict mode: Image size mismatch!\n");
-            return Ok(DIFFERENT);
-        }
+    if !found.same_size && compare.strict {
+        say(&compare.common, "Strict mode: Image size mismatch!\n");
+        return Ok(DIFFERENT);
+    }
+    // It comes to mind when all that both have was the same.
+    let both = one.device().info().size.min(other.device().info().size);
+    if !found.same_size && found.first_difference.is_none_or(|first| first >= both) {
         say(&compare.common, "Warning: Image size mismatch!\n");
     }
     let verdict = match (found.first_difference, found.first_other_allocation) {
@@ -80,10 +82,6 @@ pub(super) async fn compare(compare: args::Compare) -> Result<u8> {
 
 pub(super) async fn convert(convert: args::Convert) -> Result<u8> {
     for (asked, what) in [
-        (
-            convert.compress,
-            "-c: images are not written compressed here yet",
-        ),
         (
             convert.bitmaps,
             "--bitmaps: bitmaps are not copied here yet",
@@ -131,6 +129,7 @@ pub(super) async fn convert(convert: args::Convert) -> Result<u8> {
         backing: convert.backing.map(|backing| (backing, backing_format)),
         onto_zeroes: convert.target_is_zero,
         overwrite: true,
+        compress: convert.compress,
         sparse: match &convert.sparse {
             Some(text) => words::size(text)?,
             None => images::SPARSE,

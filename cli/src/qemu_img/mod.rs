@@ -4,6 +4,7 @@
 //! Like that program it follows every file that an image names; `weft image` does not.
 
 mod args;
+mod bitmaps;
 mod commands;
 mod copies;
 mod show;

@@ -118,13 +118,25 @@ fn a_chain_is_mapped_copied_rebased_and_committed() {
     assert_eq!(places[2], (Some(576 << 10), Some(1), Some(true)));
     weft.ok(&["image", "convert", "top.qcow2", "flat.raw"]);
     weft.ok(&["image", "convert", "top.qcow2", "flat.qcow2"]);
-    for copy in ["flat.raw", "flat.qcow2"] {
+    weft.ok(&[
+        "image",
+        "convert",
+        "top.qcow2",
+        "short",
+        "-c",
+        "-o",
+        "compression_type=zstd",
+    ]);
+    for copy in ["flat.raw", "flat.qcow2", "short"] {
         qemu(&weft, &["qemu-img", "compare", "top.qcow2", copy]);
         assert_eq!(
             weft.json(&["image", "compare", "top.qcow2", copy])["identical"],
             true
         );
     }
+    qemu(&weft, &["qemu-img", "check", "short"]);
+    let short = weft.json(&["image", "check", "short"]);
+    assert_eq!(short["compressed_clusters"], short["allocated_clusters"]);
     // What is not there takes no room.
     let info = weft.json(&["image", "info", "flat.raw"]);
     assert!(info["used_bytes"].as_u64().unwrap() < 4 << 20, "{info}");

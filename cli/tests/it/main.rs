@@ -10,6 +10,7 @@ mod labs;
 mod machines;
 mod networks;
 mod program;
+mod qemu_img;
 mod raid;
 mod remote;
 mod restart;

@@ -1,10 +1,14 @@
-//! The persistent bitmaps that an image lists.
+//! The persistent bitmaps of an image: listed, and changed.
 
 use weft_block::{BlockDevice, Error, ErrorKind, IoVec, Request, Result};
+use weft_qcow2::Image;
 use weft_qcow2::format::{BitmapEntry, Header};
 use weft_uring::spawner;
 
-use crate::api::ImageBitmap;
+use super::failed;
+use super::name::Name;
+use super::open::{Format, How, open};
+use crate::api::{ImageBitmap, Result as ApiResult};
 
 /// The bitmaps of the image in `file`.
 ///
@@ -41,4 +45,81 @@ pub(super) async fn bitmaps(file: &dyn BlockDevice, header: &Header) -> Result<V
         in_use: entry.in_use,
     };
     Ok(entries.into_iter().map(describe).collect())
+}
+
+/// A change of a bitmap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BitmapChange {
+    /// Make it; a bit stands for so many bytes, as many as QEMU takes unless given.
+    Add(Option<u64>),
+    /// Remove it.
+    Remove,
+    /// Clear all bits.
+    Clear,
+    /// Record writes from now on.
+    Enable,
+    /// Record no writes.
+    Disable,
+    /// Set the bits of another one of the same image, or of the image that is given.
+    Merge(String, Option<(Name, Option<Format>)>),
+}
+
+/// Changes the bitmap `bitmap` of the image at `name`, by one change after the other. They are in the file when all of
+/// them could be made.
+///
+/// # Errors
+/// As opening the images, and as the engine says of each change.
+pub async fn change_bitmap(
+    name: &Name,
+    format: Option<Format>,
+    bitmap: &str,
+    changes: &[BitmapChange],
+) -> ApiResult<()> {
+    let how = How {
+        format,
+        ..How::tables().writing()
+    };
+    let chain = open(name, &how).await?;
+    let path = name.to_string();
+    let image = chain.image()?;
+    for change in changes {
+        let parts = match change {
+            BitmapChange::Merge(other, Some((name, format))) => {
+                let how = How {
+                    format: *format,
+                    ..How::tables()
+                };
+                let chain = open(name, &how).await?;
+                chain.image()?.dirty(other)
+            }
+            BitmapChange::Merge(other, None) => image.dirty(other),
+            _ => Ok(Vec::new()),
+        };
+        let parts = parts.map_err(failed(&path))?;
+        let changed = apply(image, bitmap, change, &parts).await;
+        changed.map_err(failed(&path))?;
+    }
+    chain.close().await
+}
+
+async fn apply(
+    image: &Image,
+    bitmap: &str,
+    change: &BitmapChange,
+    parts: &[std::ops::Range<u64>],
+) -> Result<()> {
+    // QEMU takes the cluster, within these bounds.
+    const GRANULARITY: (u64, u64) = (4 << 10, 64 << 10);
+    let cluster = image.header().geometry.cluster();
+    match change {
+        BitmapChange::Add(granularity) => {
+            let usual = cluster.clamp(GRANULARITY.0, GRANULARITY.1);
+            image.create_bitmap(bitmap, granularity.unwrap_or(usual), true)
+        }
+        BitmapChange::Remove => image.remove_bitmap(bitmap),
+        BitmapChange::Clear => image.clear_bitmap(bitmap, &spawner()).await,
+        BitmapChange::Enable => image.set_recording(bitmap, true, &spawner()).await,
+        BitmapChange::Disable => image.set_recording(bitmap, false, &spawner()).await,
+        BitmapChange::Merge(..) => image.merge_bitmap(bitmap, parts, &spawner()).await,
+    }
 }

@@ -7,7 +7,7 @@ use super::create::{Create, create};
 use super::name::Name;
 use super::open::{Format, How, open};
 use super::policy::Policy;
-use super::{Progress, failed};
+use super::{Progress, failed, pack};
 use crate::api::{Error, ErrorKind, ImageCopy, Result};
 
 /// Bytes of zeroes that are worth a hole, as in QEMU.
@@ -26,7 +26,7 @@ pub struct Convert {
     pub format: Option<Format>,
     /// How the copy is made, by QEMU's options.
     pub options: Vec<(String, String)>,
-    /// What the copy rests on, and the format of that. What reads the same there is not copied.
+    /// What the copy rests on, and the format of that.
     pub backing: Option<(String, Option<Format>)>,
     /// Whether the copy is there already and is only written.
     pub onto: bool,
@@ -34,6 +34,8 @@ pub struct Convert {
     pub onto_zeroes: bool,
     /// Whether a file that is there is overwritten.
     pub overwrite: bool,
+    /// Whether it is compressed.
+    pub compress: bool,
     /// Runs of zeroes from this size on are not written; zero to write all.
     pub sparse: u64,
 }
@@ -135,6 +137,18 @@ async fn onto(
     if room < size {
         let message = format!("{path} has {room} bytes, and {size} are to be copied there");
         return Err(Error::new(ErrorKind::NoSpace, path, message));
+    }
+    if request.compress {
+        let image = target.image()?;
+        if !made {
+            let message =
+                format!("{path} is there already: only a new image is written compressed");
+            return Err(Error::new(ErrorKind::Unsupported, path, message));
+        }
+        let written = pack::copy(source, image, size, progress);
+        let written = written.await.map_err(failed(&path))?;
+        target.close().await?;
+        return Ok(written);
     }
     // A part of a cluster costs as much as the whole of it.
     let cluster = target

@@ -19,10 +19,12 @@ mod map;
 mod measure;
 mod name;
 mod open;
+mod pack;
 mod policy;
 mod rebase;
 mod upkeep;
 
+pub use bitmaps::{BitmapChange, change_bitmap};
 pub use commit::commit;
 pub use compare::compare;
 pub use convert::{Convert, SPARSE, convert};

@@ -113,7 +113,7 @@ pub async fn resize(
     Ok(Resized { old, new })
 }
 
-/// The snapshots of the image at `name`, in their order.
+/// The snapshots of the image at `name`, in their order; a raw one has none.
 ///
 /// # Errors
 /// As opening and reading.
@@ -128,7 +128,10 @@ pub async fn snapshots(
         ..How::tables()
     };
     let chain = open(name, &how).await?;
-    let entries = chain.image()?.snapshots(&spawner()).await;
+    let Some(image) = &chain.top().image else {
+        return Ok(Vec::new());
+    };
+    let entries = image.snapshots(&spawner()).await;
     let entries = entries.map_err(failed(&name.to_string()))?;
     Ok(entries.iter().map(snapshot).collect())
 }
