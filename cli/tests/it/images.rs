@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use weft_tests::require;
+use weft_tests::{Process, require};
 
 use crate::program::Weft;
 
@@ -97,7 +97,7 @@ fn snapshots_are_made_applied_and_deleted() {
 }
 
 #[test]
-fn a_chain_is_mapped_copied_rebased_and_committed() {
+fn a_chain_is_mapped_and_copied() {
     require!("qemu-io", "qemu-img");
     let weft = Weft::new();
     overlay(&weft);
@@ -140,6 +140,14 @@ fn a_chain_is_mapped_copied_rebased_and_committed() {
     // What is not there takes no room.
     let info = weft.json(&["image", "info", "flat.raw"]);
     assert!(info["used_bytes"].as_u64().unwrap() < 4 << 20, "{info}");
+}
+
+#[test]
+fn an_overlay_is_rebased_and_committed() {
+    require!("qemu-io", "qemu-img");
+    let weft = Weft::new();
+    overlay(&weft);
+    weft.ok(&["image", "convert", "top.qcow2", "flat.raw"]);
     // Over another file, the disk stays what it is.
     weft.ok(&[
         "image",
@@ -176,6 +184,42 @@ fn a_chain_is_mapped_copied_rebased_and_committed() {
     weft.ok(&["image", "rebase", "top.qcow2"]);
     assert!(weft.json(&["image", "info", "top.qcow2"])["backing"].is_null());
     qemu(&weft, &["qemu-img", "compare", "top.qcow2", "flat.raw"]);
+}
+
+#[test]
+fn a_disk_is_copied_to_a_server_and_back() {
+    require!("qemu-nbd", "qemu-io", "qemu-img");
+    let weft = Weft::new();
+    overlay(&weft);
+    weft.ok(&[
+        "image",
+        "create",
+        "there.raw",
+        "--size",
+        "64M",
+        "--format",
+        "raw",
+    ]);
+    let mut command = Process::command("qemu-nbd");
+    command.args(["-f", "raw", "-x", "disk", "-t", "-k"]);
+    command.arg(weft.path("socket")).arg(weft.path("there.raw"));
+    let server = Process::spawn(command).unwrap();
+    while !weft.path("socket").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let url = format!("nbd+unix:///disk?socket={}", weft.at("socket"));
+    weft.ok(&["image", "convert", "top.qcow2", &url]);
+    assert_eq!(
+        weft.json(&["image", "compare", "top.qcow2", &url])["identical"],
+        true
+    );
+    weft.ok(&["image", "convert", &url, "back.qcow2"]);
+    drop(server);
+    qemu(&weft, &["qemu-img", "compare", "top.qcow2", "there.raw"]);
+    qemu(&weft, &["qemu-img", "compare", "top.qcow2", "back.qcow2"]);
+    // Where zeroes are, nothing was written.
+    let info = weft.json(&["image", "info", "back.qcow2"]);
+    assert!(info["used_bytes"].as_u64().unwrap() < 4 << 20, "{info}");
 }
 
 #[test]

@@ -82,8 +82,23 @@ impl Bench {
         assert_eq!(parse(&ours), parse(&theirs), "{words:?}");
     }
 
-    /// Images of many kinds, made by QEMU.
-    fn images(&self) -> &'static [&'static str] {
+    /// A folder with images of many kinds, made by QEMU.
+    fn with_images() -> Self {
+        let bench = Self::new();
+        bench.make_images();
+        bench
+    }
+
+    /// Another folder with the same files.
+    fn copied(&self) -> Self {
+        let bench = Self::new();
+        let (from, to) = (self.path("."), bench.path("."));
+        let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
+        bench.ok("cp", &["-a", "--sparse=always", from, to]);
+        bench
+    }
+
+    fn make_images(&self) {
         let create = |words: &[&str]| {
             let words = [&["create", "-q", "-f", "qcow2"], words].concat();
             self.ok("qemu-img", &words);
@@ -114,11 +129,12 @@ impl Bench {
         ];
         self.ok("qemu-img", &[&compress[..], &["top", "short"]].concat());
         self.ok("qemu-img", &["convert", "-O", "raw", "top", "raw"]);
-        &[
-            "base", "top", "longer", "old", "parts", "small", "apart", "short", "raw",
-        ]
     }
 }
+
+const IMAGES: &[&str] = &[
+    "base", "top", "longer", "old", "parts", "small", "apart", "short", "raw",
+];
 
 fn answer(output: &Output) -> Answer {
     Answer {
@@ -130,8 +146,8 @@ fn answer(output: &Output) -> Answer {
 #[test]
 fn what_is_told_of_an_image_is_the_same() {
     require!("qemu-img", "qemu-io");
-    let bench = Bench::new();
-    for image in bench.images() {
+    let bench = Bench::with_images();
+    for image in IMAGES {
         for command in ["info", "check", "map"] {
             bench.same(&[command, image]);
             if (command, *image) != ("check", "raw") {
@@ -162,10 +178,9 @@ fn what_is_told_of_an_image_is_the_same() {
 #[test]
 fn comparisons_and_their_statuses_are_the_same() {
     require!("qemu-img", "qemu-io");
-    let bench = Bench::new();
-    let images = bench.images();
-    for one in images {
-        for other in images {
+    let bench = Bench::with_images();
+    for one in IMAGES {
+        for other in IMAGES {
             bench.same(&["compare", one, other]);
             // Which part it tells first depends on where its search stops.
             let strict = ["compare", "-s", one, other];
@@ -205,10 +220,9 @@ fn comparisons_and_their_statuses_are_the_same() {
 /// Each group of lines is said to both programs about images that are alike; then they are alike again.
 #[track_caller]
 fn is_the_same(groups: &[&[&[&str]]]) {
+    let made = Bench::with_images();
     for lines in groups {
-        let (ours, theirs) = (Bench::new(), Bench::new());
-        ours.images();
-        theirs.images();
+        let (ours, theirs) = (made.copied(), made.copied());
         for line in *lines {
             assert_eq!(ours.weft(line), theirs.qemu(line), "{line:?}");
         }
