@@ -67,17 +67,7 @@ impl Image {
         if !self.core.read_only {
             lane.settle().await?;
         }
-        let (header, l1, refcounts) = {
-            let state = self.core.state();
-            (
-                state.header.clone(),
-                state.l1.clone(),
-                state.refcounts.clone(),
-            )
-        };
-        let mut check = Check::new(&lane, header, &refcounts).await?;
-        check.walk(&l1, &refcounts).await?;
-        check.compare();
+        let (check, l1, refcounts) = Check::made(&lane).await?;
         let mut report = check.report;
         let wanted = match repair {
             Repair::Nothing => false,
@@ -86,7 +76,9 @@ impl Image {
         };
         if wanted {
             let shadow = Shadow::begin_from(&lane, &closed, check.refs, &refcounts).await?;
-            report.repaired = mend(shadow, &l1).await?;
+            // Tables of snapshots and bitmaps may be beyond mending, which only another look tells.
+            report.repaired =
+                mend(shadow, &l1).await? && Check::made(&lane).await?.0.report.corruptions == 0;
         }
         Ok(report)
     }
@@ -125,6 +117,22 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
+    /// Looks at all tables; tells also which L1 table and which refcount table those were.
+    async fn made(lane: &'a Rc<Lane>) -> Result<(Self, Table, Table)> {
+        let (header, l1, refcounts) = {
+            let state = lane.core.state();
+            (
+                state.header.clone(),
+                state.l1.clone(),
+                state.refcounts.clone(),
+            )
+        };
+        let mut check = Self::new(lane, header, &refcounts).await?;
+        check.walk(&l1, &refcounts).await?;
+        check.compare();
+        Ok((check, l1, refcounts))
+    }
+
     async fn new(lane: &'a Rc<Lane>, header: Header, refcounts: &Table) -> Result<Self> {
         let mut report = CheckReport {
             total_clusters: header.geometry.clusters(header.size),

@@ -241,6 +241,7 @@ impl Lane {
             first << geometry.cluster_bits(),
             count << geometry.cluster_bits(),
         );
+        self.core.state().check_free(host..host + len)?;
         self.core.grow_file(host + len)?;
         if !virgin {
             self.zero_file(host, len).await?;

@@ -143,6 +143,8 @@ impl State {
     /// Sets the refcounts of free clusters to one. Nothing has changed if it stops.
     fn take(&mut self, clusters: Range<u64>) -> Result<Found, Stop> {
         let per_block = self.geometry().refcounts_per_block();
+        let bits = self.geometry().cluster_bits();
+        self.check_free(clusters.start << bits..clusters.end << bits)?;
         for cluster in clusters.clone() {
             if !self.has_refcount(cluster) {
                 return Err(Stop::Block(cluster / per_block));

@@ -86,22 +86,35 @@ impl State {
 
     /// Data lies apart from the tables that are known; writing it there would destroy the image.
     fn check_data(&self, host: u64) -> Result<()> {
-        let cluster = self.geometry().cluster();
-        let tables = [
-            0..cluster,
-            self.l1.offset()..self.l1.offset() + self.l1.bytes(),
-            self.refcounts.offset()..self.refcounts.offset() + self.refcounts.bytes(),
-        ];
-        let end = host.saturating_add(cluster);
-        if tables
-            .iter()
-            .all(|table| end <= table.start || table.end <= host)
-        {
+        if self.is_apart(host..host.saturating_add(self.geometry().cluster())) {
             return Ok(());
         }
         let sentence =
             format!("an L2 entry says that data is at {host}, where the image's tables are");
         Err(Error::new(ErrorKind::Corrupt, sentence))
+    }
+
+    /// What was counted as free and is about to be used lies apart from the tables that are known.
+    pub(crate) fn check_free(&self, bytes: Range<u64>) -> Result<()> {
+        if self.is_apart(bytes.clone()) {
+            return Ok(());
+        }
+        let sentence = format!(
+            "the refcounts say that the file is free at {}, where the image's tables are",
+            bytes.start
+        );
+        Err(Error::new(ErrorKind::Corrupt, sentence))
+    }
+
+    fn is_apart(&self, bytes: Range<u64>) -> bool {
+        let tables = [
+            0..self.geometry().cluster(),
+            self.l1.offset()..self.l1.offset() + self.l1.bytes(),
+            self.refcounts.offset()..self.refcounts.offset() + self.refcounts.bytes(),
+        ];
+        tables
+            .iter()
+            .all(|table| bytes.end <= table.start || table.end <= bytes.start)
     }
 
     /// The places of `range` of the disk, in order and without gaps, neighbours joined.
