@@ -36,6 +36,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("nbd_client", nbd::client),
     ("nbd_server", nbd::server),
     ("qcow2_compressed", qcow2::compressed),
+    ("qcow2_header", qcow2::header),
+    ("qcow2_image", qcow2::image),
     ("signatures", signatures::signatures),
     ("virtio_blk", virtio::blk),
     ("virtio_net_control", virtio::net_control),
