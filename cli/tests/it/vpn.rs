@@ -15,6 +15,15 @@ fn socket(name: &str) -> String {
     format!("/var/run/wireguard/{name}.sock")
 }
 
+/// Takes an interface away, and with it its process, also when the test fails.
+struct Gone<'a>(&'a Netns, String);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.run("ip", ["link", "delete", &self.1]);
+    }
+}
+
 /// Waits until the process behind an interface has gone with all that it had made.
 fn wait_until_gone(name: &str) {
     let start = Instant::now();
@@ -56,6 +65,7 @@ fn wg_quick_brings_an_interface_up_and_takes_it_down() -> Result<()> {
             .status();
         status.context("wg-quick does not start")
     };
+    let _gone = Gone(&netns, name.clone());
     assert!(wg_quick("up")?.success());
     let shown = netns.run("wg", ["showconf", &name])?;
     assert!(
