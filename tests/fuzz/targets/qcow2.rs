@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weft_block::{BlockDevice, IoVec, Request, Spawner};
 use weft_qcow2::compress::{compress, decompress};
 use weft_qcow2::format::{BitmapEntry, CompressionType, Header, L1Entry, Mapping, SnapshotEntry};
-use weft_qcow2::{Image, OpenOptions, Repair};
+use weft_qcow2::{Image, OpenOptions, Repair, SnapshotName};
 use weft_sim::{Executor, MemoryDevice};
 
 /// Disks that are looked at, at most; the format has much larger ones.
@@ -122,5 +122,26 @@ async fn use_it(file: Arc<dyn BlockDevice>, repair: bool, spawner: &Spawner) {
     let _ = queue.submit(Request::write_zeroes(0, len, true)).await;
     let _ = queue.submit(Request::flush()).await;
     drop(queue);
+    change_it(&image, spawner).await;
     let _ = image.close(spawner).await;
+}
+
+/// What changes all tables at once.
+async fn change_it(image: &Image, spawner: &Spawner) {
+    let snapshots = image.snapshots(spawner).await.unwrap_or_default();
+    for entry in snapshots.iter().take(2) {
+        let _ = image.apply_snapshot(&entry.id, spawner).await;
+        let _ = image.delete_snapshot(&entry.id, spawner).await;
+    }
+    let name = SnapshotName {
+        name: "new".into(),
+        seconds: 0,
+        nanoseconds: 0,
+    };
+    let _ = image.create_snapshot(name, spawner).await;
+    for bitmap in image.bitmaps() {
+        let _ = image.clear_bitmap(&bitmap.name, spawner).await;
+    }
+    let _ = image.create_bitmap("new", 65536, true);
+    let _ = image.resize(image.info().size / 2, spawner).await;
 }

@@ -17,7 +17,8 @@ use super::pages::Write;
 use super::space::full;
 use super::table::Table;
 use crate::format::{
-    Geometry, Header, L1Entry, MAX_REFCOUNT_TABLE_BYTES, Mapping, Version, refcount, set_refcount,
+    Geometry, Header, L1Entry, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, Mapping, Version, refcount,
+    set_refcount,
 };
 
 /// Bytes of new tables that are on their way to the file at once.
@@ -182,7 +183,9 @@ impl<'a> Shadow<'a> {
         let mut tree = vec![self.geometry.cluster_range(l1.offset(), l1.bytes())];
         for entry in tables(l1, self.geometry) {
             let table = entry?.1.table;
-            tree.push(self.geometry.cluster_range(table, self.geometry.cluster()));
+            let clusters = self.geometry.cluster_range(table, self.geometry.cluster());
+            self.check_place(&clusters)?;
+            tree.push(clusters);
             self.data_of(table, |clusters| tree.push(clusters)).await?;
         }
         Ok(tree)
@@ -198,19 +201,38 @@ impl<'a> Shadow<'a> {
             let mapping = decode(entry, self.version, self.geometry)?;
             let in_file = self.lane.core.data_file.is_none();
             if let Some(clusters) = clusters_of(mapping, self.geometry).filter(|_| in_file) {
+                self.check_place(&clusters)?;
                 found(clusters);
             }
         }
         Ok(())
     }
 
+    /// What is counted lies in the file; counting what a stranger says would take any amount of memory.
+    fn check_place(&self, clusters: &Range<u64>) -> Result<()> {
+        if clusters.end <= self.geometry.clusters(self.lane.core.file_size()) {
+            return Ok(());
+        }
+        let sentence = format!(
+            "cluster {} lies beyond the end of the file",
+            clusters.end - 1
+        );
+        Err(corrupt(sentence))
+    }
+
     /// Makes the disk of `l1`, whose data is not counted yet, the disk of the new state: with tables of its own, whose
     /// flags say what may be written in place. A disk of `size` bytes has the L1 table for it.
     pub(crate) async fn adopt(&mut self, l1: &Table, size: u64) -> Result<()> {
+        if self.geometry.l1_entries(size) > MAX_L1_BYTES / 8 {
+            return Err(corrupt(format!(
+                "a disk of {size} bytes is larger than one can be"
+            )));
+        }
         for entry in tables(l1, self.geometry) {
             let mut data = Vec::new();
-            self.data_of(entry?.1.table, |clusters| data.push(clusters))
-                .await?;
+            let table = entry?.1.table;
+            self.check_place(&self.geometry.cluster_range(table, self.geometry.cluster()))?;
+            self.data_of(table, |clusters| data.push(clusters)).await?;
             data.into_iter().for_each(|clusters| self.new.add(clusters));
         }
         self.check_counts()?;
@@ -426,8 +448,10 @@ impl Lane {
         let geometry = self.core.geometry;
         let per_block = geometry.refcounts_per_block() as usize;
         let mut counts = Counts::default();
+        // Behind the file's end nothing can be used, whatever a stranger counts there.
+        let clusters = geometry.clusters(self.core.file_size()) as usize;
         for (index, &host) in table.entries().iter().enumerate() {
-            if host == 0 {
+            if host == 0 || index * per_block >= clusters {
                 continue;
             }
             if !geometry.is_aligned(host) || host >> 56 != 0 {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use weft_block::{IoVec, Request, Result};
 
+use super::core::corrupt;
 use super::lane::Lane;
 use super::space::Found;
 use super::state::{State, Stop};
@@ -123,6 +124,11 @@ impl Lane {
         self.core.check_unlocked()?;
         let end = host + data.len() as u64;
         match &self.core.data_file {
+            // The last cluster may end beyond the file. What is taken anew lies in it already.
+            None if end > self.core.geometry.round_up(self.core.file_size()) => {
+                let sentence = format!("an L2 entry says that data is at {host}, beyond the file");
+                return Err(corrupt(sentence));
+            }
             None => self.core.grow_file(end)?,
             Some(file) if end > file.info().size => file.set_len(end)?,
             Some(_) => {}
