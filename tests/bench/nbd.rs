@@ -4,15 +4,12 @@
 //! `WEFT_BENCH_FOLDER` says where the file lies (by default the system's folder for temporary files),
 //! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds).
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::Result;
 use weft_export::nbd::server::{Export, Server};
-use weft_tests::bench::{Contest, CpuClock, Measure, Sample, fio, folder};
-use weft_tests::{Process, missing_programs};
+use weft_tests::bench::{Contest, Measure, NbdServer, folder};
+use weft_tests::missing_programs;
 use weft_uring::{Address, FileDevice, OpenOptions, Shard, block_on};
 
 /// Bytes of the file: more than the processor's caches, little enough to stay in the page cache.
@@ -71,8 +68,8 @@ fn main() -> Result<()> {
             }
             let (folder, file) = (folder.path(), &file);
             contest.add(name, move || {
-                let server = start(program, arguments, folder, file)?;
-                load(&server, pattern, block, depth)
+                let server = NbdServer::start(program, arguments, folder, file)?;
+                server.load(SIZE as u64, pattern, block, depth)
             });
         }
         println!("{}", contest.run()?);
@@ -90,68 +87,4 @@ fn serve(file: &str, socket: &str) -> Result<()> {
     loop {
         std::thread::park();
     }
-}
-
-struct Running {
-    process: Process,
-    socket: PathBuf,
-}
-
-fn start(program: &str, arguments: &str, folder: &Path, file: &Path) -> Result<Running> {
-    let socket = folder.join("socket");
-    // A server that was killed leaves its socket behind.
-    if socket.exists() {
-        std::fs::remove_file(&socket)?;
-    }
-    let text = |path: &Path| path.to_str().map(str::to_string);
-    let (file, place) = (text(file), text(&socket));
-    let (file, place) = file.zip(place).context("the path is text")?;
-    let mut command = if program == "SELF" {
-        Process::command(std::env::current_exe()?)
-    } else {
-        Process::command(program)
-    };
-    let words = arguments.split_whitespace();
-    command
-        .args(words.map(|word| word.replace("FILE", &file).replace("SOCKET", &place)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut process = Process::spawn(command)?;
-    for _ in 0..500 {
-        if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
-            return Ok(Running { process, socket });
-        }
-        ensure!(process.is_running(), "{program} does not run");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    bail!("{program} does not answer");
-}
-
-fn load(server: &Running, pattern: &str, block: &str, depth: u32) -> Result<Sample> {
-    let clock = CpuClock::of(server.process.pid())?;
-    let job = fio([
-        "--ioengine=nbd",
-        &format!("--uri=nbd+unix:///?socket={}", server.socket.display()),
-        &format!("--size={SIZE}"),
-        &format!("--rw={pattern}"),
-        &format!("--bs={block}"),
-        &format!("--iodepth={depth}"),
-    ])?;
-    let cpu = clock.used()?;
-    let side = if pattern.ends_with("read") {
-        "read"
-    } else {
-        "write"
-    };
-    let figures = &job[side];
-    let number = |name: &str| {
-        let figure = figures[name].as_u64();
-        figure.with_context(|| format!("fio tells {name}"))
-    };
-    Ok(Sample {
-        operations: number("total_ios")?,
-        bytes: number("io_bytes")?,
-        elapsed: Duration::from_millis(number("runtime")?),
-        cpu,
-    })
 }

@@ -7,6 +7,7 @@
 mod contest;
 mod cpu;
 mod fio;
+mod server;
 
 pub use contest::{Contest, Measure, Sample, rounds};
 pub use cpu::{
@@ -14,3 +15,4 @@ pub use cpu::{
     memory_of_process,
 };
 pub use fio::{fio, folder, seconds};
+pub use server::NbdServer;
