@@ -5,6 +5,7 @@ mod bitmaps;
 mod bits;
 mod check;
 mod core;
+mod counts;
 mod create;
 mod gate;
 mod head;

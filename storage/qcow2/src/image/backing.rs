@@ -55,10 +55,7 @@ impl Image {
     }
 
     fn changing(&self, spawner: &Spawner) -> Result<Rc<Lane>> {
-        if self.core.read_only {
-            let sentence = "the image was opened read-only";
-            return Err(Error::new(ErrorKind::ReadOnly, sentence));
-        }
+        self.core.check_changeable()?;
         Lane::open(&self.core, spawner)
     }
 }

@@ -6,8 +6,9 @@ use weft_block::{Error, ErrorKind, Result, Spawner};
 
 use super::Image;
 use super::bitmaps::has_bitmaps;
+use super::counts::Counts;
 use super::lane::Lane;
-use super::shadow::{Counts, Shadow, clusters_of, decode, tables};
+use super::shadow::{Shadow, clusters_of, decode, tables};
 use super::table::Table;
 use crate::format::{BitmapTableEntry, Geometry, Header, L1Entry, Mapping, incompatible};
 

@@ -138,6 +138,16 @@ impl Core {
         Ok(())
     }
 
+    /// # Errors
+    /// `ReadOnly` if the image was opened so.
+    pub(crate) fn check_changeable(&self) -> Result<()> {
+        if !self.read_only {
+            return Ok(());
+        }
+        let sentence = "the image is open for reading alone, and stays as it is";
+        Err(Error::new(ErrorKind::ReadOnly, sentence))
+    }
+
     /// Cuts the file to `size` bytes, which hold all that is used, if it can be cut.
     pub(crate) fn shrink_file(&self, size: u64) -> Result<()> {
         let mut state = self.state();
@@ -186,4 +196,9 @@ impl Parts {
 /// The error of an image that contradicts itself.
 pub(crate) fn corrupt(sentence: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, sentence)
+}
+
+/// The error of what an image cannot be asked for.
+pub(crate) fn invalid(sentence: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, sentence)
 }

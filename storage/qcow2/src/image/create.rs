@@ -2,6 +2,7 @@
 
 use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, IoVec, Request, Result, Spawner};
 
+use super::core::invalid;
 use crate::format::{
     Area, Backing, CompressionType, Encryption, Extensions, Geometry, Header, MAX_L1_BYTES,
     Version, autoclear, compatible, incompatible, set_refcount,
@@ -72,7 +73,7 @@ impl CreateOptions {
         }
         if geometry.l1_entries(self.size) * 8 > MAX_L1_BYTES {
             let most = (MAX_L1_BYTES / 8).saturating_mul(geometry.l2_reach());
-            return Err(invalid(&format!(
+            return Err(invalid(format!(
                 "a disk of {} bytes is too large for clusters of {} bytes, with which {most} are the most",
                 self.size,
                 geometry.cluster()
@@ -230,10 +231,6 @@ pub async fn create(
 
 async fn done(queue: &dyn BlockQueue, request: Request) -> Result<()> {
     queue.submit(request).await.result
-}
-
-fn invalid(sentence: &str) -> Error {
-    Error::new(ErrorKind::Invalid, sentence)
 }
 
 #[cfg(test)]

@@ -16,10 +16,7 @@ impl Image {
     /// # Errors
     /// `ReadOnly`; `Invalid` if the image is not encrypted or the area is that of another; and as writing the file.
     pub async fn change_keys(&self, area: &Area, change: &Change, spawner: &Spawner) -> Result<()> {
-        if self.core.read_only {
-            let sentence = "the image is open for reading alone, and its keys stay as they are";
-            return Err(Error::new(ErrorKind::ReadOnly, sentence));
-        }
+        self.core.check_changeable()?;
         self.core.state().check_writable()?;
         let lane = Lane::open(&self.core, spawner)?;
         let _control = self.core.control.lock().await;

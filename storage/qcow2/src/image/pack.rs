@@ -49,9 +49,7 @@ impl Image {
     /// and as opening a queue.
     pub fn packer(&self, spawner: &Spawner) -> Result<Packer> {
         let error = |kind, sentence: &str| Err(Error::new(kind, sentence));
-        if self.core.read_only {
-            return error(ErrorKind::ReadOnly, "the image is open for reading alone");
-        }
+        self.core.check_changeable()?;
         if !self.core.is_plain() || self.core.data_file.is_some() {
             let sentence = "an image that is encrypted or has a data file holds no compressed data";
             return error(ErrorKind::Unsupported, sentence);

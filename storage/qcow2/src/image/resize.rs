@@ -21,12 +21,7 @@ impl Image {
     pub async fn resize(&self, size: u64, spawner: &Spawner) -> Result<()> {
         let size = size.next_multiple_of(512);
         let geometry = self.core.geometry;
-        if self.core.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                "the image was opened read-only",
-            ));
-        }
+        self.core.check_changeable()?;
         if geometry.l1_entries(size) * 8 > MAX_L1_BYTES {
             let sentence = format!(
                 "clusters of {} bytes are too small for a disk of {size} bytes",

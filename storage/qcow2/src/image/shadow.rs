@@ -11,60 +11,19 @@ use std::ops::Range;
 use weft_block::{Error, ErrorKind, Result};
 
 use super::core::corrupt;
+use super::counts::{Counts, own_clusters};
 use super::gate::Closed;
 use super::lane::Lane;
 use super::pages::Write;
 use super::space::full;
 use super::table::Table;
 use crate::format::{
-    Geometry, Header, L1Entry, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, Mapping, Version, refcount,
+    Geometry, Header, L1Entry, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, Mapping, Version,
     set_refcount,
 };
 
 /// Bytes of new tables that are on their way to the file at once.
 const IN_FLIGHT: usize = 4 << 20;
-
-/// How often each cluster of the file is pointed at.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Counts(Vec<u32>);
-
-impl Counts {
-    pub(crate) fn at(&self, cluster: u64) -> u32 {
-        self.0.get(cluster as usize).copied().unwrap_or(0)
-    }
-
-    pub(crate) fn add(&mut self, clusters: Range<u64>) {
-        if self.0.len() < clusters.end as usize {
-            self.0.resize(clusters.end as usize, 0);
-        }
-        for count in &mut self.0[clusters.start as usize..clusters.end as usize] {
-            *count = count.saturating_add(1);
-        }
-    }
-
-    /// # Errors
-    /// `Corrupt` if more pointed at one than are counted.
-    pub(crate) fn remove(&mut self, clusters: Range<u64>) -> Result<()> {
-        for cluster in clusters {
-            let count = self.0.get_mut(cluster as usize).filter(|count| **count > 0);
-            let count = count.ok_or_else(|| {
-                corrupt(format!(
-                    "cluster {cluster} is used more often than it is counted: check the image"
-                ))
-            })?;
-            *count -= 1;
-        }
-        Ok(())
-    }
-
-    /// Clusters up to the last that is used.
-    pub(crate) fn len(&self) -> u64 {
-        self.0
-            .iter()
-            .rposition(|&count| count > 0)
-            .map_or(0, |last| last as u64 + 1)
-    }
-}
 
 /// A new state of an image, as far as it is made.
 pub(crate) struct Shadow<'a> {
@@ -105,12 +64,7 @@ impl<'a> Shadow<'a> {
         table: &Table,
     ) -> Result<Self> {
         let geometry = lane.core.geometry;
-        if lane.core.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                "the image was opened read-only",
-            ));
-        }
+        lane.core.check_changeable()?;
         let (header, end) = {
             let state = lane.core.state();
             state.check_writable()?;
@@ -301,7 +255,7 @@ impl<'a> Shadow<'a> {
 
     fn check_counts(&self) -> Result<()> {
         let most = self.geometry.max_refcount();
-        if self.new.0.iter().all(|&count| u64::from(count) <= most) {
+        if u64::from(self.new.largest()) <= most {
             return Ok(());
         }
         let sentence = format!(
@@ -426,10 +380,8 @@ impl<'a> Shadow<'a> {
     fn take_blocks(&mut self, blocks: &mut BTreeMap<u64, u64>) -> Result<()> {
         let per_block = self.geometry.refcounts_per_block();
         let mut index = 0;
-        while index * per_block < self.new.0.len() as u64 {
-            let first = (index * per_block) as usize;
-            let last = self.new.0.len().min(first + per_block as usize);
-            let used = self.new.0[first..last].iter().any(|&count| count > 0);
+        while index * per_block < self.new.len() {
+            let used = self.new.any(index * per_block..(index + 1) * per_block);
             if used && !blocks.contains_key(&index) {
                 blocks.insert(index, self.take(1)?);
                 // It may lie where no block was needed until now.
@@ -443,33 +395,6 @@ impl<'a> Shadow<'a> {
 }
 
 impl Lane {
-    /// All refcounts, from the file.
-    pub(crate) async fn counts(&self, table: &Table) -> Result<Counts> {
-        let geometry = self.core.geometry;
-        let per_block = geometry.refcounts_per_block() as usize;
-        let mut counts = Counts::default();
-        // Behind the file's end nothing can be used, whatever a stranger counts there.
-        let clusters = geometry.clusters(self.core.file_size()) as usize;
-        for (index, &host) in table.entries().iter().enumerate() {
-            if host == 0 || index * per_block >= clusters {
-                continue;
-            }
-            if !geometry.is_aligned(host) || host >> 56 != 0 {
-                return Err(corrupt(format!(
-                    "the entry {host:#018x} of the refcount table cannot be"
-                )));
-            }
-            let block = self.read_file(host, geometry.cluster() as usize).await?;
-            counts.0.resize(index * per_block, 0);
-            for within in 0..per_block {
-                let count = refcount(geometry, &block, within);
-                counts.0.push(u32::try_from(count).unwrap_or(u32::MAX));
-            }
-        }
-        counts.0.truncate(counts.len() as usize);
-        Ok(counts)
-    }
-
     /// The L1 table at `offset`.
     pub(crate) async fn l1_table(&self, offset: u64, entries: u32) -> Result<Table> {
         let block = u64::from(self.core.file.info().logical_block);
@@ -491,16 +416,6 @@ impl Lane {
         self.free().await?;
         self.publish().await
     }
-}
-
-/// The clusters of a refcount table and its blocks.
-pub(crate) fn own_clusters(table: &Table, geometry: Geometry) -> Vec<Range<u64>> {
-    let blocks = table.entries().iter().filter(|&&host| host != 0);
-    let mut clusters: Vec<_> = blocks
-        .map(|&host| geometry.cluster_range(host, geometry.cluster()))
-        .collect();
-    clusters.push(geometry.cluster_range(table.offset(), table.bytes()));
-    clusters
 }
 
 /// The L2 tables that an L1 table points at, with their indices.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use weft_block::{Error, ErrorKind, Result, Spawner};
 
 use super::Image;
-use super::core::corrupt;
+use super::core::{corrupt, invalid};
 use super::lane::Lane;
 use super::shadow::Shadow;
 use crate::format::{MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, SnapshotEntry};
@@ -144,12 +144,7 @@ impl Image {
     }
 
     fn for_change(&self, spawner: &Spawner) -> Result<Rc<Lane>> {
-        if self.core.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                "the image was opened read-only",
-            ));
-        }
+        self.core.check_changeable()?;
         if self.core.data_file.is_some() {
             let sentence = "an image with a data file has no snapshots: nobody counts its clusters";
             return Err(Error::new(ErrorKind::Unsupported, sentence));
@@ -261,8 +256,4 @@ fn checked_name(name: String) -> Result<String> {
         "a snapshot's name has at most {MOST} bytes, not {}",
         name.len()
     )))
-}
-
-fn invalid(sentence: String) -> Error {
-    Error::new(ErrorKind::Invalid, sentence)
 }
