@@ -175,6 +175,11 @@ impl Sector {
             .any(|event| !matches!(event.fate, Fate::Acknowledged(_)))
     }
 
+    /// Whether all that was ever there is zeroes: a device that ends before it has lost nothing.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.events.iter().all(|event| event.change.value() == 0)
+    }
+
     /// What a read that was submitted at `begun` may show.
     fn candidates(&self, begun: u64) -> impl Iterator<Item = &Event> {
         self.events.iter().filter(move |event| {

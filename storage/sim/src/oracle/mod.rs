@@ -180,6 +180,8 @@ impl State {
             let history = self.sectors.entry(sector).or_default();
             if error.is_some() {
                 excused |= history.may_be_unreadable(begun.at);
+                // It was looked at while the device was about to become longer, and a cut came first.
+                excused |= error == Some(ErrorKind::OutOfRange) && history.holds_nothing();
                 continue;
             }
             let mut bytes = vec![0; block as usize];
