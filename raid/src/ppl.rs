@@ -19,9 +19,10 @@ use crate::plan::Unit;
 pub const HEADER_BYTES: usize = 4096;
 /// Entries that a header has room for.
 pub const MOST_ENTRIES: usize = (HEADER_BYTES - ENTRIES_AT) / ENTRY_BYTES;
-/// Marks the generation of a header that was written when nothing was under way: what older headers of the other members
-/// name was done by then. md counts its headers from one, and each member's apart.
-pub const TOGETHER: u64 = 1 << 63;
+/// Marks the generation of a header whose log goes on by itself: what it names may have been under way whatever is in the
+/// others. Otherwise the newest header of all members was written when nothing else was under way. md's logs go on by
+/// themselves without the mark, but md starts with them and tells no doubt, and so do we.
+pub const APART: u64 = 1 << 62;
 /// Bytes of the log from which on md keeps several headers in it, one after the other.
 const SEVERAL_HEADERS: u64 = 2 * ((128 << 10) + HEADER_BYTES as u64);
 

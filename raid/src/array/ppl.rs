@@ -30,7 +30,7 @@ use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR, yield
 use super::Lane;
 use super::meta::settle;
 use super::state::MemberId;
-use crate::ppl::{Entry, HEADER_BYTES, Header, MOST_ENTRIES, TOGETHER, signature};
+use crate::ppl::{APART, Entry, HEADER_BYTES, Header, MOST_ENTRIES, signature};
 use crate::superblock::{PplPlace, Superblock};
 
 /// The log of an array.
@@ -121,8 +121,8 @@ impl Log {
         let mut state = self.state();
         state.generation += 1;
         let generation = match self.together {
-            true => state.generation | TOGETHER,
-            false => state.generation,
+            true => state.generation,
+            false => state.generation | APART,
         };
         let mut headers = BTreeMap::<u32, (Header, Vec<Buffer>)>::new();
         for Logged { entry, partial } in batch.iter_mut().flat_map(|waiting| &mut waiting.changes) {

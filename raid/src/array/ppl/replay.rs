@@ -13,7 +13,7 @@ use crate::geometry::{ParityRows, Shape};
 use crate::parity::{self, Term};
 use crate::plan::Unit;
 use crate::ppl::{
-    Entry, HEADER_BYTES, Header, PplError, TOGETHER, has_several_headers, parity_checksum,
+    APART, Entry, HEADER_BYTES, Header, PplError, has_several_headers, parity_checksum,
 };
 use crate::superblock::PplPlace;
 
@@ -102,9 +102,8 @@ impl Lane {
         let newest = named.iter().map(|(_, _, _, header, _)| header.generation);
         let newest = newest.max().unwrap_or(0);
         for (slot, id, place, header, at) in named {
-            // Unless this is said of it, each log is written apart from the others, as md does: what it names may have
-            // been under way whatever is in the others.
-            let last = header.generation == newest || header.generation & TOGETHER == 0;
+            // What a log that goes on by itself names may have been under way whatever is in the others.
+            let last = header.generation == newest || header.generation & APART != 0;
             for change in self.interrupted(rows, slot, id, (header, at), place).await {
                 match change {
                     Some(change) => {
