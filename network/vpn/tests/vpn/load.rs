@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weft_netsim::Impairment;
-use weft_vpn::{COOKIE_REPLY, LoadLimits};
+use weft_vpn::{COOKIE_REPLY, INITIATION, LoadLimits};
 
 use crate::world::{World, outer};
 
@@ -25,14 +25,16 @@ fn flood(world: &mut World, initiation: &[u8], seconds: u32) {
     }
 }
 
-#[test]
-fn a_peer_gets_through_a_flood_with_a_cookie() {
+/// Two machines without sessions, of which one wants to send, in the middle of a flood.
+fn flooded() -> World {
     let (mut world, _, _) = World::pair(1, Impairment::none());
     world.nodes[1].tunnel.set_load_limits(LIMITS);
     world.overheard = Some(Vec::new());
-    world.send(0, 1, 100, 0).unwrap();
+    world.send(0, 1, 100, 0).expect("a queue with room");
     world.run(SECOND);
-    let initiation = world.overheard.as_ref().unwrap()[0].2.clone();
+    let initiation = world.overheard.take().expect("all is overheard")[0]
+        .2
+        .clone();
     // Sessions of both end, so that a new handshake is needed.
     for node in &mut world.nodes {
         let key = node.tunnel.private_key().cloned();
@@ -41,7 +43,13 @@ fn a_peer_gets_through_a_flood_with_a_cookie() {
     flood(&mut world, &initiation, 20);
     world.run(3 * SECOND);
     world.overheard = Some(Vec::new());
-    world.send(0, 1, 100, 1).unwrap();
+    world.send(0, 1, 100, 1).expect("a queue with room");
+    world
+}
+
+#[test]
+fn a_peer_gets_through_a_flood_with_a_cookie() {
+    let mut world = flooded();
     world.run(SECOND);
     assert_eq!(world.numbers(1), [0], "not without a cookie");
     let cookies = |world: &World| {
@@ -59,26 +67,13 @@ fn a_peer_gets_through_a_flood_with_a_cookie() {
 
 #[test]
 fn a_source_with_a_cookie_has_a_share_and_no_more() {
-    let (mut world, _, _) = World::pair(1, Impairment::none());
-    world.nodes[1].tunnel.set_load_limits(LIMITS);
-    world.overheard = Some(Vec::new());
-    world.send(0, 1, 100, 0).unwrap();
-    world.run(SECOND);
-    let initiation = world.overheard.as_ref().unwrap()[0].2.clone();
-    for node in &mut world.nodes {
-        let key = node.tunnel.private_key().cloned();
-        node.tunnel.set_private_key(key);
-    }
-    flood(&mut world, &initiation, 20);
-    world.run(3 * SECOND);
-    world.overheard = Some(Vec::new());
-    world.send(0, 1, 100, 1).unwrap();
+    let mut world = flooded();
     world.run(6 * SECOND);
     // The one that carried the cookie, again and again from the same place.
     let heard = world.overheard.take().unwrap();
     let proven = heard
         .iter()
-        .rfind(|(from, _, bytes)| *from == outer(0) && bytes.len() == initiation.len())
+        .rfind(|(from, _, bytes)| *from == outer(0) && bytes.len() == INITIATION)
         .unwrap();
     for _ in 0..50 {
         let now = world.elapsed();
