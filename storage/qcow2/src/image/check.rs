@@ -8,8 +8,9 @@ use super::Image;
 use super::bitmaps::has_bitmaps;
 use super::counts::Counts;
 use super::lane::Lane;
-use super::shadow::{Shadow, clusters_of, decode, tables};
+use super::shadow::{Shadow, clusters_of, tables};
 use super::table::Table;
+use super::tables::decode;
 use crate::format::{BitmapTableEntry, Geometry, Header, L1Entry, Mapping, incompatible};
 
 /// Problems that a report tells in words; all are counted.

@@ -110,6 +110,21 @@ impl Core {
         self.file_size.load(Ordering::Acquire)
     }
 
+    /// Bytes of where the data is.
+    pub(crate) fn data_size(&self) -> u64 {
+        match &self.data_file {
+            Some(file) => file.info().size,
+            None => self.file_size(),
+        }
+    }
+
+    /// Bytes of the backing file; zero without one.
+    pub(crate) fn backing_size(&self) -> u64 {
+        self.backing
+            .as_ref()
+            .map_or(0, |backing| backing.info().size)
+    }
+
     /// What the image is as a device.
     pub(crate) fn info(&self) -> Info {
         let size = self.size();
@@ -190,6 +205,28 @@ impl Parts {
             fast_zeroes: true,
             ..below
         }
+    }
+}
+
+/// Something is being written whose end memory must know. Dropped before that, because nobody waits any more, it ends all
+/// writing: what the file holds and what memory says may differ.
+pub(crate) struct Halfway<'a>(&'a Core);
+
+impl<'a> Halfway<'a> {
+    pub(crate) fn begin(core: &'a Core) -> Self {
+        Self(core)
+    }
+
+    /// It has ended, and memory knows how.
+    pub(crate) fn over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Halfway<'_> {
+    fn drop(&mut self) {
+        let reason = "a change of its tables was given up halfway";
+        self.0.state().fail(reason.into());
     }
 }
 

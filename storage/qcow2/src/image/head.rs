@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use weft_block::Result;
 
+use super::core::Halfway;
 use super::lane::Lane;
 use crate::format::{Header, Version};
 
@@ -37,22 +38,38 @@ impl Lane {
             .iter()
             .rposition(|&byte| byte != 0)
             .map_or(0, |last| last + 1);
+        let halfway = Halfway::begin(&self.core);
         let mut end = used;
+        let mut changed = false;
         if bytes.len() > block && new.version == Version::V3 {
             let start = used.max(bytes.len()).next_multiple_of(block);
             if let Ok(aside) = new.to_bytes_from(start) {
                 end = aside.len();
-                self.write_header(aside, start).await?;
+                let written = self.write_header(aside, start).await;
+                changed = written.is_ok();
+                if let Err(error) = written {
+                    halfway.over();
+                    return Err(error);
+                }
             }
         }
         let kept = bytes.len().next_multiple_of(block);
-        self.write_header(bytes, block).await?;
-        if end > kept {
-            // What nobody needs any more.
-            let zeroes = vec![0; end.next_multiple_of(block) - kept];
-            self.write_file(kept as u64, &zeroes).await?;
+        let written = self.write_header(bytes, block).await;
+        changed |= written.is_ok();
+        if changed {
+            self.core.state().header = new;
         }
-        self.core.state().header = new;
+        halfway.over();
+        match written {
+            // It has changed, and stays where it is.
+            Err(_) if changed && self.core.state().check_writable().is_ok() => return Ok(()),
+            answer => answer?,
+        }
+        if end > kept {
+            // What nobody needs any more; left there, it is read by nobody.
+            let zeroes = vec![0; end.next_multiple_of(block) - kept];
+            let _ = self.write_file(kept as u64, &zeroes).await;
+        }
         Ok(())
     }
 
@@ -65,14 +82,18 @@ impl Lane {
             self.flush_or_fail().await?;
         }
         bytes.truncate(block);
-        if let Err(error) = self.write_file(0, &bytes).await {
-            // Whether it is there is not known.
+        self.write_first_block(&bytes).await?;
+        self.core.state().head = bytes;
+        Ok(())
+    }
+
+    /// Writes the first block of the file, durably; if that fails, ends all writing, since nobody knows whether it is there.
+    pub(crate) async fn write_first_block(&self, bytes: &[u8]) -> Result<()> {
+        if let Err(error) = self.write_file(0, bytes).await {
             let reason = format!("its header could not be written: {}", error.sentence());
             self.core.state().fail(reason);
             return Err(error);
         }
-        self.flush_or_fail().await?;
-        self.core.state().head = bytes;
-        Ok(())
+        self.flush_or_fail().await
     }
 }

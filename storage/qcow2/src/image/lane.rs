@@ -98,15 +98,8 @@ impl Lane {
 
     /// Reads the file; what is beyond its end reads as zeroes.
     pub(crate) async fn read_file(&self, offset: u64, len: usize) -> Result<Buffer> {
-        let there = self.core.file_size().saturating_sub(offset).min(len as u64) as usize;
         let whole = IoVec::zeroed(len);
-        if there > 0 {
-            let answer = self
-                .file
-                .submit(Request::read(offset, whole.slice(0, there)))
-                .await;
-            answer.result?;
-        }
+        read_within(&*self.file, self.core.file_size(), offset, whole.clone()).await?;
         Ok(whole.into_buffer())
     }
 
@@ -252,4 +245,21 @@ impl Lane {
         })
         .await
     }
+}
+
+/// Reads from a device of `size` bytes; what is beyond its end reads as zeroes.
+pub(crate) async fn read_within(
+    queue: &dyn BlockQueue,
+    size: u64,
+    offset: u64,
+    mut part: IoVec,
+) -> Result<()> {
+    let len = part.len();
+    let there = size.saturating_sub(offset).min(len as u64) as usize;
+    part.fill(there, len - there, 0);
+    if there == 0 {
+        return Ok(());
+    }
+    let read = Request::read(offset, part.slice(0, there));
+    queue.submit(read).await.result
 }

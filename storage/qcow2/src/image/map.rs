@@ -7,7 +7,7 @@ use weft_block::{Result, Spawner};
 use super::Image;
 use super::lane::Lane;
 use super::state::{State, Stop};
-use crate::format::{Geometry, Mapping};
+use super::tables::{Piece, pieces};
 
 /// Clusters that are looked at in one step.
 const STEP: u64 = 512;
@@ -83,6 +83,17 @@ impl Image {
     }
 }
 
+impl From<Piece> for Place {
+    fn from(piece: Piece) -> Self {
+        match piece {
+            Piece::Compressed { .. } => Self::Compressed,
+            Piece::Data { host, .. } => Self::Data(host),
+            Piece::Zero(host) => Self::Zero(host),
+            Piece::Absent(host) => Self::Absent(host),
+        }
+    }
+}
+
 impl State {
     fn places(&mut self, range: Range<u64>) -> Result<Vec<(Range<u64>, Place)>, Stop> {
         let geometry = self.geometry();
@@ -92,45 +103,18 @@ impl State {
             let start = geometry.round_down(at);
             let end = range.end.min(start + geometry.cluster());
             let mapping = self.mapping(at)?;
-            split(mapping, start, at..end, geometry, &mut places);
+            pieces(
+                mapping,
+                start,
+                geometry.cluster(),
+                at..end,
+                |range, piece| {
+                    places.push((range, piece.into()));
+                },
+            );
             at = end;
         }
         Ok(places)
-    }
-}
-
-/// Adds what `mapping` says of `range`, which lies in the cluster at `start`.
-fn split(
-    mapping: Mapping,
-    start: u64,
-    range: Range<u64>,
-    geometry: Geometry,
-    places: &mut Vec<(Range<u64>, Place)>,
-) {
-    let Mapping::Plain {
-        host, data, zero, ..
-    } = mapping
-    else {
-        places.push((range, Place::Compressed));
-        return;
-    };
-    let part = geometry.cluster() / u64::from(Geometry::SUBCLUSTERS);
-    let mut at = range.start;
-    while at < range.end {
-        let index = ((at - start) / part) as u32;
-        let is = |index: u32| (data >> index & 1 == 1, zero >> index & 1 == 1);
-        let same = (index..Geometry::SUBCLUSTERS).take_while(|&other| is(other) == is(index));
-        let end = range
-            .end
-            .min(start + (u64::from(index) + same.count() as u64) * part);
-        let host = host.map(|host| host + (at - start));
-        let place = match (is(index), host) {
-            ((true, _), Some(host)) => Place::Data(host),
-            ((_, true), host) => Place::Zero(host),
-            (_, host) => Place::Absent(host),
-        };
-        places.push((at..end, place));
-        at = end;
     }
 }
 

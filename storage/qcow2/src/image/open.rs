@@ -7,6 +7,7 @@ use weft_block::{
 };
 
 use super::core::{Core, Parts, corrupt};
+use super::lane::read_within;
 use super::pages::Pages;
 use super::space::Space;
 use super::state::State;
@@ -258,13 +259,9 @@ impl<'a> Reader<'a> {
 
     /// What is beyond the file's end reads as zeroes.
     async fn read(&self, offset: u64, len: usize) -> Result<Buffer> {
-        let size = self.file.info().size;
-        let there = size.saturating_sub(offset).min(len as u64) as usize;
         let whole = IoVec::zeroed(len);
-        if there > 0 {
-            let read = Request::read(offset, whole.slice(0, there));
-            self.queue.submit(read).await.result?;
-        }
+        let size = self.file.info().size;
+        read_within(&*self.queue, size, offset, whole.clone()).await?;
         Ok(whole.into_buffer())
     }
 

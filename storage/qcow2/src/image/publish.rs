@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_block::{Error, Result};
 
+use super::core::Halfway;
 use super::lane::Lane;
 use super::pages::{Kind, Write};
 use super::state::{State, Stop, Unlinked};
@@ -152,7 +153,9 @@ impl Lane {
 
     async fn publish_now(self: &Rc<Self>) -> Result<()> {
         let frozen = self.core.state().freeze()?;
+        let halfway = Halfway::begin(&self.core);
         let done = self.write_steps(&frozen).await;
+        halfway.over();
         let mut state = self.core.state();
         match done {
             Ok(()) => state.thaw(frozen),

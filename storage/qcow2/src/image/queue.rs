@@ -155,11 +155,7 @@ impl Lane {
 
     /// Whether where the data is has at least `end` bytes.
     fn holds(&self, end: u64) -> bool {
-        let size = match &self.core.data_file {
-            Some(file) => file.info().size,
-            None => self.core.file_size(),
-        };
-        end <= size
+        end <= self.core.data_size()
     }
 
     /// Does a request in as many steps as it takes.
@@ -248,11 +244,7 @@ impl Lane {
 
     /// What the backing file says of a part that is not here.
     async fn extents_behind(&self, run: Run, extents: &mut Vec<Extent>) -> Result<()> {
-        let size = self
-            .core
-            .backing
-            .as_ref()
-            .map_or(0, |backing| backing.info().size);
+        let size = self.core.backing_size();
         let end = run.guest + run.len;
         let there = end.min(size.max(run.guest));
         let mut at = run.guest;

@@ -1,9 +1,9 @@
 //! Reads.
 
-use weft_block::{Buffer, ErrorKind, IoVec, Request, Result};
+use weft_block::{Buffer, ErrorKind, IoVec, Result};
 
 use super::core::corrupt;
-use super::lane::Lane;
+use super::lane::{Lane, read_within};
 use super::tables::{Run, Source};
 use crate::compress::decompress;
 
@@ -37,17 +37,8 @@ impl Lane {
     /// Reads the data file; what is beyond its end reads as zeroes.
     pub(crate) async fn read_data(&self, host: u64, mut part: IoVec) -> Result<()> {
         self.core.check_unlocked()?;
-        let len = part.len();
-        let size = match &self.core.data_file {
-            Some(file) => file.info().size,
-            None => self.core.file_size(),
-        };
-        let there = size.saturating_sub(host).min(len as u64) as usize;
-        part.fill(there, len - there, 0);
-        if there > 0 {
-            let read = Request::read(host, part.slice(0, there));
-            self.data().submit(read).await.result?;
-        }
+        let size = self.core.data_size();
+        read_within(self.data(), size, host, part.clone()).await?;
         if let Some(cipher) = &self.core.cipher {
             let mut bytes = part.to_buffer();
             cipher.decrypt(host / 512, &mut bytes);
@@ -58,22 +49,12 @@ impl Lane {
 
     /// Reads the backing file; what is beyond its end reads as zeroes.
     async fn read_backing(&self, guest: u64, mut part: IoVec) -> Result<()> {
-        let len = part.len();
-        let size = self
-            .core
-            .backing
-            .as_ref()
-            .map_or(0, |backing| backing.info().size);
-        let there = size.saturating_sub(guest).min(len as u64) as usize;
-        part.fill(there, len - there, 0);
-        match self.backing() {
-            Some(backing) if there > 0 => {
-                let read = Request::read(guest, part.slice(0, there));
-                let answer = backing.submit(read).await.result;
-                answer.map_err(|error| error.in_context("the backing file cannot be read"))
-            }
-            _ => Ok(()),
-        }
+        let Some(backing) = self.backing() else {
+            part.fill(0, part.len(), 0);
+            return Ok(());
+        };
+        let read = read_within(backing, self.core.backing_size(), guest, part).await;
+        read.map_err(|error| error.in_context("the backing file cannot be read"))
     }
 
     /// The bytes of a compressed cluster.

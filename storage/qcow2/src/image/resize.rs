@@ -71,11 +71,7 @@ impl Image {
     /// What is gained reads as zeroes, even where a longer backing file or an entry of a longer disk holds something.
     async fn clear(&self, lane: &Rc<Lane>, gained: Range<u64>) -> Result<()> {
         let geometry = self.core.geometry;
-        let backing = self
-            .core
-            .backing
-            .as_ref()
-            .map_or(0, |backing| backing.info().size);
+        let backing = self.core.backing_size();
         let held = geometry.round_up(gained.start).max(backing);
         let end = match self.core.version {
             // There an entry behind the end of the disk may have stayed.

@@ -10,13 +10,14 @@ use std::ops::Range;
 
 use weft_block::{Error, ErrorKind, Result};
 
-use super::core::corrupt;
+use super::core::{Halfway, corrupt};
 use super::counts::{Counts, own_clusters};
 use super::gate::Closed;
 use super::lane::Lane;
 use super::pages::Write;
 use super::space::full;
 use super::table::Table;
+use super::tables::decode;
 use crate::format::{
     Geometry, Header, L1Entry, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, Mapping, Version,
     set_refcount,
@@ -286,14 +287,10 @@ impl<'a> Shadow<'a> {
             .lane
             .l1_table(self.header.l1_offset, self.header.l1_entries)
             .await?;
-        if let Err(error) = self.lane.write_file(0, &head).await {
-            // Whether it is there is not known, and what is in memory fits one answer only.
-            let reason = format!("its header could not be written: {}", error.sentence());
-            self.lane.core.state().fail(reason);
-            return Err(error);
-        }
-        self.lane.flush_or_fail().await?;
+        let halfway = Halfway::begin(&self.lane.core);
+        self.lane.write_first_block(&head).await?;
         self.install(head, l1, table);
+        halfway.over();
         self.discard_freed().await;
         Ok(())
     }
@@ -436,17 +433,6 @@ fn last_table(l1: &Table) -> u64 {
         .iter()
         .rposition(|&entry| entry != 0)
         .unwrap_or(0) as u64
-}
-
-/// What the bytes of an L2 entry say.
-pub(crate) fn decode(entry: &[u8], version: Version, geometry: Geometry) -> Result<Mapping> {
-    let word = |at: usize| {
-        let mut raw = [0; 8];
-        raw.copy_from_slice(&entry[at..at + 8]);
-        u64::from_be_bytes(raw)
-    };
-    let bitmap = if geometry.extended_l2() { word(8) } else { 0 };
-    Mapping::decode(word(0), bitmap, version, geometry)
 }
 
 /// The clusters of the file that a mapping points at.

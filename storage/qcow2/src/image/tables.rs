@@ -7,7 +7,7 @@ use weft_block::{Error, ErrorKind, Result};
 
 use super::pages::Kind;
 use super::state::{State, Stop};
-use crate::format::{Geometry, L1Entry, Mapping};
+use crate::format::{Geometry, L1Entry, Mapping, Version};
 
 /// A part of the disk whose bytes are in one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,16 @@ pub(crate) enum Source {
 pub(crate) type Runs = SmallVec<[Run; 2]>;
 
 impl Source {
+    /// What a piece of the cluster at the disk's byte `cluster` is read from.
+    fn of(piece: Piece, cluster: u64) -> Self {
+        match piece {
+            Piece::Compressed { host, len } => Self::Compressed { cluster, host, len },
+            Piece::Data { host, copied } => Self::Data { host, copied },
+            Piece::Zero(_) => Self::Zero,
+            Piece::Absent(_) => Self::Backing,
+        }
+    }
+
     /// What follows `len` bytes later, if it is of the same kind.
     fn after(self, len: u64) -> Self {
         match self {
@@ -61,8 +71,7 @@ impl State {
         let Some((page, at)) = self.pages.look(offset) else {
             return Err(Stop::Page(offset, Kind::L2));
         };
-        let (raw, bitmap) = entry_at(page, at, geometry);
-        let mapping = Mapping::decode(raw, bitmap, version, geometry)?;
+        let mapping = decode(&page[at..], version, geometry)?;
         if let Mapping::Plain {
             host: Some(host), ..
         } = mapping
@@ -126,7 +135,9 @@ impl State {
             let start = self.geometry().round_down(guest);
             let mapping = self.mapping(guest)?;
             let end = range.end.min(start + cluster);
-            split(mapping, start, cluster, guest..end, &mut runs);
+            pieces(mapping, start, cluster, guest..end, |range, piece| {
+                push(&mut runs, range, Source::of(piece, start));
+            });
             guest = end;
         }
         Ok(runs)
@@ -176,38 +187,50 @@ impl State {
     }
 }
 
-/// The entry and its bitmap at `at` of a page.
-fn entry_at(page: &[u8], at: usize, geometry: Geometry) -> (u64, u64) {
+/// What the bytes of an L2 entry say.
+pub(crate) fn decode(entry: &[u8], version: Version, geometry: Geometry) -> Result<Mapping> {
     let word = |at: usize| {
         let mut raw = [0; 8];
-        raw.copy_from_slice(&page[at..at + 8]);
+        raw.copy_from_slice(&entry[at..at + 8]);
         u64::from_be_bytes(raw)
     };
-    let bitmap = if geometry.extended_l2() {
-        word(at + 8)
-    } else {
-        0
-    };
-    (word(at), bitmap)
+    let bitmap = if geometry.extended_l2() { word(8) } else { 0 };
+    Mapping::decode(word(0), bitmap, version, geometry)
 }
 
-/// Adds the places of `range`, which lies in the cluster at `start`.
-fn split(mapping: Mapping, start: u64, cluster: u64, range: Range<u64>, runs: &mut Runs) {
+/// What a mapping says of a part of its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece {
+    Compressed {
+        host: u64,
+        len: u64,
+    },
+    Data {
+        host: u64,
+        copied: bool,
+    },
+    /// Zeroes, with room at this byte if there is any.
+    Zero(Option<u64>),
+    /// Nothing, with room at this byte if there is any.
+    Absent(Option<u64>),
+}
+
+/// Tells of `range`, which lies in the cluster at `start`, piece by piece.
+pub(super) fn pieces(
+    mapping: Mapping,
+    start: u64,
+    cluster: u64,
+    range: Range<u64>,
+    mut found: impl FnMut(Range<u64>, Piece),
+) {
     let (host, copied, data, zero) = match mapping {
-        Mapping::Compressed { host, len } => {
-            let source = Source::Compressed {
-                cluster: start,
-                host,
-                len,
-            };
-            return push(runs, range, source);
-        }
+        Mapping::Compressed { host, len } => return found(range, Piece::Compressed { host, len }),
         Mapping::Plain {
             host,
             copied,
             data,
             zero,
-        } => (host.unwrap_or(0), copied, data, zero),
+        } => (host, copied, data, zero),
     };
     let part = cluster / u64::from(Geometry::SUBCLUSTERS);
     let mut guest = range.start;
@@ -225,17 +248,13 @@ fn split(mapping: Mapping, start: u64, cluster: u64, range: Range<u64>, runs: &m
             .min(same(zero))
             .min(Geometry::SUBCLUSTERS - first);
         let end = range.end.min(start + u64::from(first + count) * part);
-        let source = if data >> first & 1 == 1 {
-            Source::Data {
-                host: host + (guest - start),
-                copied,
-            }
-        } else if zero >> first & 1 == 1 {
-            Source::Zero
-        } else {
-            Source::Backing
+        let host = host.map(|host| host + (guest - start));
+        let piece = match host {
+            Some(host) if data >> first & 1 == 1 => Piece::Data { host, copied },
+            host if zero >> first & 1 == 1 => Piece::Zero(host),
+            host => Piece::Absent(host),
         };
-        push(runs, guest..end, source);
+        found(guest..end, piece);
         guest = end;
     }
 }
@@ -260,11 +279,17 @@ fn push(runs: &mut Runs, range: Range<u64>, source: Source) {
 mod tests {
     use super::*;
 
+    fn add(mapping: Mapping, start: u64, cluster: u64, range: Range<u64>, runs: &mut Runs) {
+        pieces(mapping, start, cluster, range, |range, piece| {
+            push(runs, range, Source::of(piece, start));
+        });
+    }
+
     #[test]
     fn neighbours_are_joined_and_parts_are_told_apart() {
         let mut runs = Runs::new();
-        split(Mapping::data(1 << 20), 0, 1 << 16, 4096..1 << 16, &mut runs);
-        split(
+        add(Mapping::data(1 << 20), 0, 1 << 16, 4096..1 << 16, &mut runs);
+        add(
             Mapping::data((1 << 20) + (1 << 16)),
             1 << 16,
             1 << 16,
@@ -273,7 +298,7 @@ mod tests {
         );
         assert_eq!(runs.len(), 1);
         assert_eq!((runs[0].guest, runs[0].len), (4096, 70_000 - 4096));
-        split(
+        add(
             Mapping::data(0),
             2 << 16,
             1 << 16,
@@ -288,7 +313,7 @@ mod tests {
             data: 0b1001,
             zero: 0b0110,
         };
-        split(mapping, 0, 1 << 16, 0..1 << 16, &mut runs);
+        add(mapping, 0, 1 << 16, 0..1 << 16, &mut runs);
         let lens: Vec<_> = runs.iter().map(|run| run.len / 2048).collect();
         assert_eq!(lens, [1, 2, 1, 28]);
         assert_eq!(runs[1].source, Source::Zero);

@@ -281,11 +281,7 @@ impl Lane {
     /// Whether the tables say that a part of the disk reads as zeroes.
     pub(crate) async fn reads_as_zeroes(&self, range: Range<u64>) -> Result<bool> {
         let runs = self.step(|state| state.runs(range.clone())).await?;
-        let backing = self
-            .core
-            .backing
-            .as_ref()
-            .map_or(0, |backing| backing.info().size);
+        let backing = self.core.backing_size();
         Ok(runs.iter().all(|run| match run.source {
             Source::Zero => true,
             Source::Backing => run.guest >= backing,

@@ -128,11 +128,7 @@ impl Lane {
         if !self.has_zero_entries() && self.core.backing.is_some() {
             return self.write_zeroes(range).await;
         }
-        let backing = self
-            .core
-            .backing
-            .as_ref()
-            .map_or(0, |backing| backing.info().size);
+        let backing = self.core.backing_size();
         let mut at = range.start;
         while at < range.end {
             let end = self

@@ -9,7 +9,7 @@ use weft_qcow2::format::{CompressionType, Version};
 use weft_qcow2::{Image, Repair};
 use weft_sim::{Executor, MemoryDevice, PowerCut, PowerSupply, for_each_seed};
 
-use super::kit::{Form, SIZE};
+use super::kit::{Form, SIZE, assert_clean};
 
 async fn open(file: &Arc<dyn BlockDevice>, form: &Form, spawner: &Spawner) -> Image {
     let opened = Image::open(Arc::clone(file), form.open_options(), spawner).await;
@@ -89,11 +89,7 @@ fn a_bitmap_is_kept_over_a_close_and_lost_without_one() {
         image.close(&spawner).await.expect("closes");
         let image = open(&file, &form, &spawner).await;
         assert!(image.bitmaps().is_empty());
-        let report = image
-            .check(Repair::Nothing, &spawner)
-            .await
-            .expect("checked");
-        assert!(report.is_clean(), "{:#?}", report.problems);
+        assert_clean(&image, &spawner).await;
     });
 }
 

@@ -8,12 +8,11 @@ use weft_block::{
     BlockDevice, BlockQueue, Completion, ErrorKind, Extent, Info, IoVec, LocalBoxFuture, Op,
     Request, Result, Spawner,
 };
-use weft_qcow2::{Image, Packed, Packer, Repair, SnapshotName};
-use weft_sim::{
-    Executor, MemoryDevice, PowerCut, PowerSupply, Workload, conformance, for_each_seed,
-};
+use weft_qcow2::{Image, Packed, Packer, SnapshotName};
+use weft_sim::{Executor, MemoryDevice, conformance, for_each_seed};
 
-use super::kit::{Form, SIZE};
+use super::kit::{Form, SIZE, assert_clean};
+use super::power::cut;
 
 /// An image that compresses what is written in whole clusters.
 struct Packing(Image);
@@ -96,61 +95,17 @@ fn every_form_keeps_the_contract_compressed() {
                 .await;
             conformance::check(Arc::new(Packing(image.clone())), &spawner).await;
             image.close(&spawner).await.expect("it closes");
-            let report = image
-                .check(Repair::Nothing, &spawner)
-                .await
-                .expect("checks");
-            assert_eq!((report.corruptions, report.leaks), (0, 0), "{report:#?}");
+            assert_clean(&image, &spawner).await;
         });
     });
-}
-
-/// Writes until the power goes, three times, and judges what is there each time. Tells how many clusters were compressed.
-fn cut(seed: u64) -> u64 {
-    let form = form(seed);
-    let supply = PowerSupply::new(seed);
-    supply.set_tearing(false);
-    let file = PowerCut::new(&supply, Info::new(0, 512));
-    let oracle = form.oracle();
-    let mut compressed = 0;
-    for round in 0..3 {
-        let executor = Executor::new(seed ^ round << 32);
-        executor.block_on(async {
-            let spawner = executor.spawner();
-            let below: Arc<dyn BlockDevice> = Arc::new(file.clone());
-            let image = match round {
-                0 => form.make(below, &spawner).await,
-                _ => Image::open(below, form.open_options(), &spawner)
-                    .await
-                    .expect("it opens"),
-            };
-            let report = image
-                .check(Repair::Nothing, &spawner)
-                .await
-                .expect("checks");
-            assert_eq!(report.corruptions, 0, "{:#?}", report.problems);
-            compressed += report.compressed_clusters;
-            let device = oracle.watch(Arc::new(Packing(image)));
-            if round > 0 {
-                let queue = device.open(&spawner).expect("opens");
-                oracle.verify(&*queue).await;
-            }
-            supply.cut_after(seed.wrapping_mul(0x9e37_79b9).rotate_left(7) % 400);
-            let mut load = Workload::new(seed ^ round, 300);
-            load.max_blocks = 300;
-            load.run(&*device, &spawner).await.expect("queues open");
-        });
-        oracle.power_cut();
-        supply.power_on();
-        oracle.assert_honest();
-    }
-    compressed
 }
 
 #[test]
 fn what_was_compressed_and_durable_is_there_after_a_cut() {
     let compressed = std::cell::Cell::new(0);
-    for_each_seed(56, |seed| compressed.set(compressed.get() + cut(seed)));
+    for_each_seed(56, |seed| {
+        compressed.set(compressed.get() + cut(&form(seed), seed, |image| Arc::new(Packing(image))))
+    });
     assert!(compressed.get() > 0, "no cluster was compressed");
 }
 
@@ -198,11 +153,7 @@ fn several_clusters_share_one_and_the_last_one_is_used_up() {
         let gone = queue.submit(Request::write_zeroes(0, SIZE, true)).await;
         gone.result.expect("they go");
         image.close(&spawner).await.expect("it closes");
-        let report = image
-            .check(Repair::Nothing, &spawner)
-            .await
-            .expect("checks");
-        assert_eq!((report.corruptions, report.leaks), (0, 0), "{report:#?}");
+        assert_clean(&image, &spawner).await;
         // Somebody else has it now; what is compressed next does not go where the last one ended.
         let plain = Request::write(0, IoVec::copy_of(&text(50, cluster)));
         queue.submit(plain).await.result.expect("it is written");
@@ -218,11 +169,7 @@ fn several_clusters_share_one_and_the_last_one_is_used_up() {
         assert!(read.buffer.into_buffer()[..] == text(50, cluster));
         image.close(&spawner).await.expect("it closes");
         assert_eq!(file.info().size - before, 3 * cluster);
-        let report = image
-            .check(Repair::Nothing, &spawner)
-            .await
-            .expect("checks");
-        assert_eq!((report.corruptions, report.leaks), (0, 0), "{report:#?}");
+        assert_clean(&image, &spawner).await;
     });
 }
 
@@ -255,11 +202,7 @@ fn a_snapshot_keeps_what_was_compressed() {
             packer.write(cluster, vec![other]).await.expect("writes");
         }
         image.close(&spawner).await.expect("it closes");
-        let report = image
-            .check(Repair::Nothing, &spawner)
-            .await
-            .expect("checks");
-        assert_eq!((report.corruptions, report.leaks), (0, 0), "{report:#?}");
+        assert_clean(&image, &spawner).await;
         image
             .apply_snapshot("s3", &spawner)
             .await
@@ -297,11 +240,7 @@ fn a_bitmap_tells_of_compressed_writes() {
         let dirty = image.dirty("monday").expect("it is sound");
         assert_eq!(dirty, std::slice::from_ref(&(3 * cluster..4 * cluster)));
         image.close(&spawner).await.expect("it closes");
-        let report = image
-            .check(Repair::Nothing, &spawner)
-            .await
-            .expect("checks");
-        assert_eq!((report.corruptions, report.leaks), (0, 0), "{report:#?}");
+        assert_clean(&image, &spawner).await;
     });
 }
 

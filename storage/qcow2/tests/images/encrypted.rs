@@ -7,7 +7,7 @@ use weft_qcow2::luks::{self, Area};
 use weft_qcow2::{Image, OpenOptions, Repair, read_encryption};
 use weft_sim::{Executor, MemoryDevice, conformance, for_each_seed};
 
-use super::kit::{Form, SIZE, chance, keys, work};
+use super::kit::{Form, SIZE, assert_clean, chance, keys, work};
 
 #[test]
 fn every_form_keeps_the_contract_encrypted() {
@@ -112,11 +112,7 @@ fn without_its_key_only_tables_are_looked_at() {
             ..OpenOptions::default()
         };
         let image = Image::open(file, options, &spawner).await.expect("opens");
-        let report = image
-            .check(Repair::Nothing, &spawner)
-            .await
-            .expect("checks");
-        assert_eq!((report.corruptions, report.leaks), (0, 0));
+        assert_clean(&image, &spawner).await;
         let error = text_of(&image, &spawner)
             .await
             .expect_err("it is encrypted");
@@ -131,11 +127,7 @@ fn without_its_key_only_tables_are_looked_at() {
                 .expect_err("it is encrypted");
             assert_eq!(error.kind(), ErrorKind::Invalid);
         }
-        let report = image
-            .check(Repair::Nothing, &spawner)
-            .await
-            .expect("checks");
-        assert_eq!((report.corruptions, report.leaks), (0, 0));
+        assert_clean(&image, &spawner).await;
     });
 }
 

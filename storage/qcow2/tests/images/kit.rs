@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use weft_block::{BlockDevice, BlockQueue, Completion, LocalBoxFuture, Op, Request, Spawner};
 use weft_qcow2::format::{Backing, CompressionType, Version};
 use weft_qcow2::luks::{self, Algorithm, Area, IvKind, MasterKey, Mode, Spec, Work};
-use weft_qcow2::{CreateOptions, Image, OpenOptions, create};
+use weft_qcow2::{CreateOptions, Image, OpenOptions, Repair, create};
 use weft_sim::{MemoryDevice, Oracle};
 
 /// Bytes of the disk in most tests.
@@ -46,6 +46,15 @@ pub(crate) fn work() -> Work {
 pub(crate) fn chance(seed: u64) -> impl FnMut(&mut [u8]) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     move |bytes| random.fill(bytes)
+}
+
+/// Finds nothing wrong with an image, not even room that nobody uses.
+pub(crate) async fn assert_clean(image: &Image, spawner: &Spawner) {
+    let report = image
+        .check(Repair::Nothing, spawner)
+        .await
+        .expect("it is checked");
+    assert!(report.is_clean(), "{:#?}", report.problems);
 }
 
 /// A form that an image can have.

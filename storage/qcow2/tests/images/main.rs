@@ -5,6 +5,7 @@ mod compressed;
 mod conformance;
 mod encrypted;
 mod faults;
+mod given_up;
 mod kit;
 mod power;
 mod renamed;

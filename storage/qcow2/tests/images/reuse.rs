@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use weft_block::{BlockDevice, IoVec, Request};
-use weft_qcow2::Repair;
 use weft_sim::{Delays, Executor, MemoryDevice, Mix, Slow, Workload, for_each_seed};
 
-use super::kit::{Form, Held, Holding};
+use super::kit::{Form, Held, Holding, assert_clean};
 
 /// The cluster of a write that is under way is freed: the next one to be taken is another, as long as it is.
 #[test]
@@ -99,11 +98,7 @@ fn a_slow_request_never_meets_who_got_its_cluster_next() {
             let device = oracle.watch(Arc::new(image.clone()));
             load.run(&*device, &spawner).await.expect("queues open");
             image.close(&spawner).await.expect("closes");
-            let report = image
-                .check(Repair::Nothing, &spawner)
-                .await
-                .expect("checked");
-            assert!(report.is_clean(), "{:#?}", report.problems);
+            assert_clean(&image, &spawner).await;
         });
         oracle.assert_honest();
     });

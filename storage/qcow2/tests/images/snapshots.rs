@@ -9,7 +9,7 @@ use weft_block::{BlockDevice, ErrorKind, Info, IoVec, Request, Result, Spawner};
 use weft_qcow2::{Image, OpenOptions, Repair, SnapshotName};
 use weft_sim::{Executor, MemoryDevice, PowerCut, PowerSupply, for_each_seed};
 
-use super::kit::{Form, SIZE};
+use super::kit::{Form, SIZE, assert_clean};
 
 /// Sectors of the disk.
 const SECTORS: u64 = SIZE / 512;
@@ -315,10 +315,6 @@ fn a_write_after_a_snapshot_leaves_it_alone() {
             .await
             .expect("applied");
         assert_eq!(read(&image, &spawner).await[..256], [1; 256]);
-        let report = image
-            .check(Repair::Nothing, &spawner)
-            .await
-            .expect("checked");
-        assert!(report.is_clean(), "{:#?}", report.problems);
+        assert_clean(&image, &spawner).await;
     });
 }
