@@ -18,6 +18,7 @@ mod pages;
 mod publish;
 mod queue;
 mod read;
+mod redo;
 mod resize;
 mod shadow;
 mod snapshot;
@@ -42,8 +43,9 @@ pub use self::map::{Part, Place};
 pub use self::open::{DEFAULT_CACHE, OpenOptions, read_encryption, read_header};
 pub use self::pack::{Packed, Packer};
 use self::queue::Queue;
+pub use self::redo::RedoMemory;
 pub use self::snapshot::SnapshotName;
-use crate::format::{Header, incompatible};
+use crate::format::{Header, Version, incompatible};
 
 /// An open image. Clones are the same image.
 #[derive(Clone)]
@@ -64,6 +66,7 @@ impl Image {
         spawner: &Spawner,
     ) -> Result<Self> {
         let (snapshot, for_repair) = (options.snapshot.clone(), options.for_repair);
+        let memory = options.redo.clone();
         let core = open::open(file, options, spawner).await?;
         let this = Self {
             core: Arc::new(core),
@@ -74,14 +77,36 @@ impl Image {
             None if for_repair => {}
             None => Lane::open(&this.core, spawner)?.load_bitmaps().await?,
         }
-        if !this.core.read_only && !for_repair && this.header().has(incompatible::DIRTY) {
-            let report = this.check(Repair::All, spawner).await?;
-            if !report.repaired {
-                let sentence = "the image was not closed, and its tables contradict each other";
-                return Err(self::core::corrupt(sentence));
-            }
+        if !this.core.read_only && !for_repair {
+            this.make_whole(memory, spawner).await?;
         }
         Ok(this)
+    }
+
+    /// Applies what a redo log says of an image that was not closed, or repairs it, and begins another log.
+    async fn make_whole(&self, memory: Option<RedoMemory>, spawner: &Spawner) -> Result<()> {
+        let lane = Lane::open(&self.core, spawner)?;
+        if memory.is_some() && self.core.version == Version::V2 {
+            self.core.publish_first();
+            return Ok(());
+        }
+        if let Some(memory) = &memory
+            && lane.redo(memory).await?
+        {
+            return Ok(());
+        }
+        if !self.header().has(incompatible::DIRTY) {
+            return Ok(());
+        }
+        let report = self.check(Repair::All, spawner).await?;
+        if !report.repaired {
+            let sentence = "the image was not closed, and its tables contradict each other";
+            return Err(self::core::corrupt(sentence));
+        }
+        match &memory {
+            Some(memory) => lane.redo(memory).await.map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// What the header says now.
@@ -91,7 +116,7 @@ impl Image {
 
     /// Makes all that was written durable, writes the bitmaps back, gives back the clusters that are free, and cuts the
     /// file to what is used. An
-    /// image that is dropped without it loses no more than room. Requests may still come afterwards.
+    /// image that is dropped without it loses no more than room. A redo log ends with it. Requests may still come afterwards.
     ///
     /// # Errors
     /// As a flush.
@@ -104,6 +129,7 @@ impl Image {
         let _closed = self.core.gate.close().await;
         lane.store_bitmaps().await?;
         lane.settle().await?;
+        lane.end_redo().await?;
         lane.trim_file().await
     }
 }

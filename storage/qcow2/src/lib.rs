@@ -32,5 +32,5 @@ pub mod luks;
 
 pub use image::{
     BitmapInfo, CheckReport, CreateOptions, DEFAULT_CACHE, Image, OpenOptions, Packed, Packer,
-    Part, Place, Repair, SnapshotName, create, read_encryption, read_header,
+    Part, Place, RedoMemory, Repair, SnapshotName, create, read_encryption, read_header,
 };

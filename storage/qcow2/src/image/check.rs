@@ -6,6 +6,7 @@ use weft_block::{Error, ErrorKind, Result, Spawner};
 
 use super::Image;
 use super::bitmaps::has_bitmaps;
+use super::core::Core;
 use super::counts::Counts;
 use super::lane::Lane;
 use super::shadow::{Shadow, clusters_of, tables};
@@ -74,13 +75,13 @@ impl Image {
         let wanted = match repair {
             Repair::Nothing => false,
             Repair::Leaks => report.leaks > 0 && report.corruptions == 0,
-            Repair::All => !report.is_clean() || check.header.has(MARKS),
+            Repair::All => !report.is_clean() || check.header.has(lane.core.marks()),
         };
         if wanted {
             let shadow = Shadow::begin_from(&lane, &closed, check.refs, &refcounts).await?;
             // Tables of snapshots and bitmaps may be beyond mending, which only another look tells.
-            report.repaired =
-                mend(shadow, &l1).await? && Check::made(&lane).await?.0.report.corruptions == 0;
+            report.repaired = mend(shadow, &l1, self.core.marks()).await?
+                && Check::made(&lane).await?.0.report.corruptions == 0;
         }
         Ok(report)
     }
@@ -89,8 +90,18 @@ impl Image {
 /// What says that an image must be repaired.
 const MARKS: u64 = incompatible::DIRTY | incompatible::CORRUPT;
 
+impl Core {
+    /// The marks that a repair takes off: the dirty one stays while it stands for our own redo log.
+    fn marks(&self) -> u64 {
+        match self.state().redo {
+            Some(_) => MARKS & !incompatible::DIRTY,
+            None => MARKS,
+        }
+    }
+}
+
 /// Whether all could be mended.
-async fn mend(mut shadow: Shadow<'_>, l1: &Table) -> Result<bool> {
+async fn mend(mut shadow: Shadow<'_>, l1: &Table, marks: u64) -> Result<bool> {
     let mended = async {
         for clusters in shadow.tree(l1).await? {
             shadow.new.remove(clusters)?;
@@ -102,7 +113,7 @@ async fn mend(mut shadow: Shadow<'_>, l1: &Table) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(false),
         answer => answer?,
     }
-    shadow.header.incompatible &= !MARKS;
+    shadow.header.incompatible &= !marks;
     shadow.commit().await?;
     Ok(true)
 }

@@ -1,6 +1,6 @@
 //! What the threads that use an image share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_block::{BlockDevice, Error, ErrorKind, Info, RangeLocks, Result};
@@ -28,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) version: Version,
     pub(crate) compression: CompressionType,
     pub(crate) read_only: bool,
+    /// Changes of tables are published before they are acknowledged, for nothing else lets them outlive the process.
+    publishes_first: AtomicBool,
     /// What the image is as a device, but for its size.
     info: Info,
     /// Bytes of the disk.
@@ -61,6 +63,7 @@ impl Core {
             cipher: parts.cipher,
             locked: parts.locked,
             read_only: parts.read_only,
+            publishes_first: AtomicBool::new(false),
             geometry: state.header.geometry,
             version: state.header.version,
             compression: state.header.compression,
@@ -79,6 +82,15 @@ impl Core {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a change of tables is acknowledged only when it is published.
+    pub(crate) fn publishes_first(&self) -> bool {
+        self.publishes_first.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn publish_first(&self) {
+        self.publishes_first.store(true, Ordering::Release);
     }
 
     /// Whether data goes to its place as it is.

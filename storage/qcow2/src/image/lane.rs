@@ -7,6 +7,7 @@ use weft_block::{BlockQueue, Buffer, IoVec, Request, Result, Spawner};
 
 use super::core::{Core, corrupt};
 use super::pages::{Kind, Write};
+use super::redo::Place;
 use super::space::Found;
 use super::state::{State, Stop};
 use crate::format::L1Entry;
@@ -67,6 +68,7 @@ impl Lane {
         match stop {
             Stop::Failed(error) => Err(error),
             Stop::Page(offset, kind) => self.load(offset, kind).await,
+            Stop::Room => self.publish_once().await.map(|_| ()),
             Stop::Block(index) => Box::pin(self.make_block(index)).await,
             // Both make steps of their own.
             Stop::Table(index) => Box::pin(self.own_table(index)).await,
@@ -193,6 +195,7 @@ impl Lane {
             copied: true,
         };
         state.l1.set(index, entry.encode());
+        state.note(&[(Place::L1(index), entry.encode())]);
         state.unpublished.insert(found.host);
         if let Some(old) = old {
             state.unlink(old.table, 1);

@@ -9,6 +9,7 @@ use weft_block::{
 use super::core::{Core, Parts, corrupt};
 use super::lane::read_within;
 use super::pages::Pages;
+use super::redo::RedoMemory;
 use super::space::Space;
 use super::state::State;
 use super::table::Table;
@@ -41,6 +42,10 @@ pub struct OpenOptions {
     pub cache: u64,
     /// Open the snapshot with this id or name in place of the disk, to read it.
     pub snapshot: Option<String>,
+    /// Let what was acknowledged outlive the process, not only what was flushed: by this memory, in which the next opening
+    /// finds what the file does not hold. Version 2 has no way to say in the file that there is such memory; there each
+    /// change of a table is flushed before it is acknowledged.
+    pub redo: Option<RedoMemory>,
     /// Open an image that is marked as corrupt, to repair it.
     pub for_repair: bool,
 }
@@ -56,6 +61,7 @@ impl Default for OpenOptions {
             without_key: false,
             cache: DEFAULT_CACHE,
             snapshot: None,
+            redo: None,
             for_repair: false,
         }
     }

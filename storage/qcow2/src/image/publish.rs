@@ -13,6 +13,7 @@ use weft_block::{Error, Result};
 use super::core::Halfway;
 use super::lane::Lane;
 use super::pages::{Kind, Write};
+use super::redo::Redo;
 use super::state::{State, Stop, Unlinked};
 
 /// Who publishes: one at a time, and for all that have asked before it began.
@@ -46,6 +47,8 @@ struct Frozen {
     head: Option<Vec<u8>>,
     unpublished: Vec<u64>,
     unlinked: Vec<Unlinked>,
+    /// Where the records of all this end in the redo log.
+    redo: Option<u32>,
 }
 
 impl Frozen {
@@ -89,6 +92,7 @@ impl State {
         }
         frozen.unpublished = std::mem::take(&mut self.unpublished).into_iter().collect();
         frozen.unlinked = std::mem::take(&mut self.unlinked);
+        frozen.redo = self.redo.as_ref().map(Redo::mark);
         self.publishing = true;
         Ok(frozen)
     }
@@ -103,6 +107,9 @@ impl State {
             self.head = head;
         }
         self.freed.extend(frozen.unlinked);
+        if let (Some(redo), Some(mark)) = (&mut self.redo, frozen.redo) {
+            redo.release(mark);
+        }
         self.publishing = false;
     }
 
@@ -126,16 +133,28 @@ impl Lane {
     /// # Errors
     /// As the file's; after a failed flush the image takes no more writes, since nobody knows what was lost.
     pub(crate) async fn publish(self: &Rc<Self>) -> Result<()> {
+        if self.publish_once().await? {
+            let lane = Rc::clone(self);
+            self.spawner.spawn(Box::pin(async move {
+                // What could not be freed is counted and not used, which is no harm; a repair finds it.
+                let _ = lane.free().await;
+            }));
+        }
+        Ok(())
+    }
+
+    /// As [`publish`](Self::publish), without freeing what nothing points at any more; tells whether there is any.
+    pub(crate) async fn publish_once(&self) -> Result<bool> {
         let turns = &self.core.turns;
         let number = turns.asked.fetch_add(1, Ordering::SeqCst) + 1;
         let _turn = turns.turn.lock().await;
         if turns.served.load(Ordering::SeqCst) >= number {
-            return Ok(());
+            return Ok(false);
         }
         let all = turns.asked.load(Ordering::SeqCst);
-        self.publish_now().await?;
+        let frees = self.publish_now().await?;
         turns.served.store(all, Ordering::SeqCst);
-        Ok(())
+        Ok(frees)
     }
 
     /// Makes durable what was written: by a flush alone where no table has changed.
@@ -151,7 +170,7 @@ impl Lane {
         self.flush_or_fail().await
     }
 
-    async fn publish_now(self: &Rc<Self>) -> Result<()> {
+    async fn publish_now(&self) -> Result<bool> {
         let frozen = self.core.state().freeze()?;
         let halfway = Halfway::begin(&self.core);
         let done = self.write_steps(&frozen).await;
@@ -164,16 +183,7 @@ impl Lane {
                 return Err(error);
             }
         }
-        let frees = !state.freed.is_empty();
-        drop(state);
-        if frees {
-            let lane = Rc::clone(self);
-            self.spawner.spawn(Box::pin(async move {
-                // What could not be freed is counted and not used, which is no harm; a repair finds it.
-                let _ = lane.free().await;
-            }));
-        }
-        Ok(())
+        Ok(!state.freed.is_empty())
     }
 
     async fn write_steps(&self, frozen: &Frozen) -> Result<()> {

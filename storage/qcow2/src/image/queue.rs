@@ -209,11 +209,15 @@ impl Lane {
 
     /// Publishes what a request has changed, if it asks for that or too much waits.
     pub(crate) async fn after_change(self: &Rc<Self>, fua: bool) -> Result<()> {
-        let heavy = self.core.state().pages.is_heavy();
         if fua {
             return self.flush().await;
         }
-        if heavy { self.publish().await } else { Ok(()) }
+        let due = {
+            let state = self.core.state();
+            let waits = state.is_dirty() || state.publishing;
+            state.pages.is_heavy() || waits && self.core.publishes_first()
+        };
+        if due { self.publish().await } else { Ok(()) }
     }
 
     async fn extents(&self, offset: u64, len: u64) -> Result<Vec<Extent>> {

@@ -5,7 +5,9 @@ use std::ops::Range;
 use weft_block::{Error, ErrorKind, Result};
 
 use super::pages::Kind;
+use super::redo::Place;
 use super::state::{State, Stop};
+use super::tables::word_at;
 use crate::format::{MAX_REFCOUNT_TABLE_BYTES, refcount, set_refcount};
 
 /// Where free clusters are looked for.
@@ -52,10 +54,14 @@ impl State {
         if !self.pages.has(offset) {
             return Err(Stop::Page(offset, Kind::Refcounts));
         }
+        self.need_room(1)?;
         let bits = 1usize << geometry.refcount_order();
-        let within = (index * bits / 8) as u64;
-        let (page, _) = self.pages.change(offset + within, bits.div_ceil(8));
+        let within = index * bits / 8;
+        let (page, _) = self.pages.change(offset + within as u64, bits.div_ceil(8));
         set_refcount(geometry, page, index, value);
+        let word = within - within % 8;
+        let value = word_at(page, word);
+        self.note(&[(Place::Count(offset + word as u64), value)]);
         Ok(())
     }
 
@@ -151,6 +157,7 @@ impl State {
             }
             self.refcount(cluster)?;
         }
+        self.need_room(clusters.end - clusters.start)?;
         for cluster in clusters.clone() {
             self.set_refcount(cluster, 1)?;
         }
@@ -194,6 +201,7 @@ impl State {
     pub(crate) fn begin_block(&mut self, index: u64, cluster: u64) -> Result<(), Stop> {
         let geometry = self.geometry();
         let host = cluster << geometry.cluster_bits();
+        self.need_room(2)?;
         if self.refcounts.at(index) == 0 {
             // More of its pages than are changed before anything else is read.
             let page = self.pages.page_len();
@@ -202,6 +210,7 @@ impl State {
                     .insert(host + start, Kind::Refcounts, vec![0; page].into());
             }
             self.refcounts.set(index, host);
+            self.note(&[(Place::Block(index), host)]);
             self.unpublished.insert(host);
             self.space.virgin = self.space.virgin.max(cluster + 1);
         }
@@ -269,8 +278,10 @@ impl State {
         let first = longer.first_block * geometry.refcounts_per_block();
         let host = (first + longer.blocks) << geometry.cluster_bits();
         let count = longer.clusters * geometry.cluster() / 8;
+        self.need_room(2 + 2 * longer.blocks + longer.clusters)?;
         let old = self.refcounts.moved(self.refcounts.offset(), 0);
         self.refcounts = old.moved(host, count as usize);
+        self.note(&[(Place::Table, host), (Place::TableLen, count)]);
         for number in 0..longer.blocks {
             self.begin_block(longer.first_block + number, first + number)?;
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use weft_block::{Error, ErrorKind, Result};
 
 use super::pages::{Kind, Pages};
+use super::redo::Redo;
 use super::space::Space;
 use super::table::Table;
 use crate::format::{Geometry, Header};
@@ -21,6 +22,8 @@ pub(crate) enum Stop {
     Table(u64),
     /// There is no refcount block with this index.
     Block(u64),
+    /// The redo log takes no more until something is published.
+    Room,
     /// It cannot be made.
     Failed(Error),
 }
@@ -60,6 +63,8 @@ pub(crate) struct State {
     pub(crate) tail: Option<u64>,
     /// Changes are on their way to the file.
     pub(crate) publishing: bool,
+    /// What outlives the process of all that is not published.
+    pub(crate) redo: Option<Redo>,
     /// Why nothing is written any more.
     failed: Option<String>,
 }
@@ -85,6 +90,7 @@ impl State {
             freed: Vec::new(),
             tail: None,
             publishing: false,
+            redo: None,
             failed: None,
         }
     }

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use weft_block::{Error, ErrorKind, Result};
 
 use super::pages::Kind;
+use super::redo::Place;
 use super::state::{State, Stop};
 use crate::format::{Geometry, L1Entry, Mapping, Version};
 
@@ -149,12 +150,17 @@ impl State {
     /// [`changeable`](Self::changeable) first.
     pub(crate) fn link(&mut self, guest: u64, mapping: Mapping) -> Result<(), Stop> {
         let offset = self.changeable(guest)?;
+        self.need_room(2)?;
         let geometry = self.geometry();
         let (raw, bitmap) = mapping.encode(geometry);
         let (page, at) = self.pages.change(offset, geometry.l2_entry() as usize);
         page[at..at + 8].copy_from_slice(&raw.to_be_bytes());
+        let first = (Place::L2(offset), raw);
         if geometry.extended_l2() {
             page[at + 8..at + 16].copy_from_slice(&bitmap.to_be_bytes());
+            self.note(&[first, (Place::L2(offset + 8), bitmap)]);
+        } else {
+            self.note(&[first]);
         }
         Ok(())
     }
@@ -189,13 +195,19 @@ impl State {
 
 /// What the bytes of an L2 entry say.
 pub(crate) fn decode(entry: &[u8], version: Version, geometry: Geometry) -> Result<Mapping> {
-    let word = |at: usize| {
-        let mut raw = [0; 8];
-        raw.copy_from_slice(&entry[at..at + 8]);
-        u64::from_be_bytes(raw)
+    let bitmap = if geometry.extended_l2() {
+        word_at(entry, 8)
+    } else {
+        0
     };
-    let bitmap = if geometry.extended_l2() { word(8) } else { 0 };
-    Mapping::decode(word(0), bitmap, version, geometry)
+    Mapping::decode(word_at(entry, 0), bitmap, version, geometry)
+}
+
+/// The word at a byte of a table.
+pub(super) fn word_at(bytes: &[u8], at: usize) -> u64 {
+    let mut raw = [0; 8];
+    raw.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_be_bytes(raw)
 }
 
 /// What a mapping says of a part of its cluster.

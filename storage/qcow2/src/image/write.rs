@@ -70,18 +70,23 @@ impl State {
         for (place, _) in places.clone().zip(new) {
             self.changeable(place)?;
         }
+        self.need_room(2 * new.len() as u64)?;
         for (place, (old, new)) in places.zip(old.iter().zip(new)) {
             self.link(place, *new)?;
-            let keeps = matches!((old, new), (
-                Mapping::Plain { host: before, .. },
-                Mapping::Plain { host: after, .. },
-            ) if before == after);
-            if !keeps {
+            if !keeps_place(*old, *new) {
                 self.unlink_mapping(*old);
             }
         }
         Ok(())
     }
+}
+
+/// Whether the cluster stays where it was.
+pub(super) fn keeps_place(old: Mapping, new: Mapping) -> bool {
+    matches!((old, new), (
+        Mapping::Plain { host: before, .. },
+        Mapping::Plain { host: after, .. },
+    ) if before == after)
 }
 
 /// Whether the cluster can be written in a place that it has.

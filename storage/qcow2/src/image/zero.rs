@@ -57,6 +57,7 @@ impl State {
             }
             guest = end;
         }
+        self.need_room(2 * changes.len() as u64)?;
         for (start, old, new) in changes {
             self.link(start, new)?;
             if !matches!(new, Mapping::Plain { host: Some(_), .. }) {

@@ -6,6 +6,7 @@ mod conformance;
 mod encrypted;
 mod faults;
 mod given_up;
+mod killed;
 mod kit;
 mod power;
 mod renamed;

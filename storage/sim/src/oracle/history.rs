@@ -236,6 +236,14 @@ impl Sector {
         }
     }
 
+    /// Who served it is gone: all that was acknowledged is certain.
+    pub(super) fn left(&mut self) {
+        for event in &mut self.events {
+            event.durable |= matches!(event.fate, Fate::Acknowledged(_));
+        }
+        self.cut();
+    }
+
     /// Forgets what can matter no more: what a durable write replaced, for every read in flight too.
     pub(super) fn prune(&mut self, oldest_read: u64) {
         let replaced = |event: &Event| {

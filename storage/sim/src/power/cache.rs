@@ -157,6 +157,18 @@ impl Cache {
         }
     }
 
+    /// Decides what becomes of writes in flight when their process is gone. What is complete is still in the cache.
+    pub(super) fn land(&mut self, random: &mut ChaCha8Rng) {
+        for versions in self.pending.values_mut() {
+            versions.retain_mut(|version| {
+                let lands = version.completed || random.random_bool(0.5);
+                version.completed = true;
+                lands
+            });
+        }
+        self.pending.retain(|_, versions| !versions.is_empty());
+    }
+
     /// What is on the medium, torn sectors as they were before.
     pub(super) fn durable(&self) -> &SparseImage {
         &self.durable

@@ -84,6 +84,19 @@ impl PowerSupply {
         self.lock().tearing = tearing;
     }
 
+    /// The process that uses the disks is gone, and they are not: what they have completed stays, what was in flight may
+    /// be there. New queues can be opened.
+    pub fn restart(&self) {
+        let state = &mut *self.lock();
+        let caches: Vec<_> = state.caches.iter().filter_map(Weak::upgrade).collect();
+        for cache in caches {
+            lock(&cache).land(&mut state.random);
+        }
+        state.powered = true;
+        state.cut_at = None;
+        state.generation += 1;
+    }
+
     /// Lets the disks run again with what survived. Without a cut before, it makes one.
     pub fn power_on(&self) {
         let state = &mut *self.lock();
