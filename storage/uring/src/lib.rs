@@ -38,6 +38,8 @@ mod file;
 mod offload;
 mod reactor;
 mod shard;
+#[allow(unsafe_code)] // A room of unsafe: memory that is a file.
+mod shared;
 mod socket;
 #[allow(unsafe_code)] // A room of unsafe: system calls that nix does not wrap.
 mod sys;
@@ -49,5 +51,6 @@ pub use executor::{
 pub use file::{Direct, Engine, FileDevice, OpenOptions};
 pub use reactor::{Backend, readable, writable};
 pub use shard::{Shard, ShardHandle};
+pub use shared::SharedWords;
 pub use socket::{Address, Listener, Memory, ParseAddressError, Reader, Stream};
 pub use weft_block::yield_now;
