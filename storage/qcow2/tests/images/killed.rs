@@ -52,6 +52,8 @@ struct Host {
     oracle: Oracle,
     memory: Option<RedoMemory>,
     records: usize,
+    /// Sectors of the longest request.
+    blocks: u64,
 }
 
 impl Host {
@@ -66,6 +68,7 @@ impl Host {
             oracle: form.oracle(),
             memory: redo.then(|| memory(records)),
             records,
+            blocks: 300,
             form,
             random,
             supply,
@@ -122,7 +125,7 @@ impl Host {
     /// Writes to the image, and makes snapshots, until the end comes.
     async fn load(&mut self, image: &Image, device: &dyn BlockDevice, end: End, spawner: &Spawner) {
         let mut load = Workload::new(self.random.random(), 300);
-        load.max_blocks = 300;
+        load.max_blocks = self.blocks;
         // Few flushes: what is not flushed is what this is about.
         load.mix.flush /= 4;
         load.mix.fua /= 4;
@@ -176,6 +179,20 @@ fn what_was_acknowledged_and_encrypted_outlives_the_process() {
     for_each_seed(16, |seed| {
         let mut host = Host::new(Form::number(seed * 5).encrypted(), seed, true);
         for round in 0..4 {
+            host.round(seed ^ round << 32, round == 0);
+        }
+    });
+}
+
+#[test]
+fn a_refcount_table_that_has_moved_outlives_the_process() {
+    for_each_seed(3, |seed| {
+        // Clusters of 512 bytes with refcounts of 64 bits: each table reaches 2 MiB.
+        let mut form = Form::number(16);
+        form.options.size = 4 << 20;
+        let mut host = Host::new(form, seed, true);
+        host.blocks = 2000;
+        for round in 0..3 {
             host.round(seed ^ round << 32, round == 0);
         }
     });
