@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("weft-netio", 1),
     ("weft-raid", 2),
     ("weft-lvm", 2),
+    ("weft-copy", 2),
     ("weft-qcow2", 2),
     ("weft-dhcp", 2),
     ("weft-vpn", 2),

@@ -1,0 +1,5 @@
+//! Copies of disks in use, under load and faults.
+
+mod backup;
+mod kit;
+mod mirror;
