@@ -47,6 +47,7 @@ mod range_locks;
 mod request;
 pub mod signature;
 mod spawn;
+mod switch;
 
 pub use buffer::{BUFFER_ALIGNMENT, Buffer};
 pub use device::{BlockDevice, BlockQueue, Extent, ExtentKind, Info, LocalBoxFuture};
@@ -55,6 +56,7 @@ pub use iovec::{IoVec, Segment};
 pub use range_locks::{Acquire, RangeGuard, RangeLocks};
 pub use request::{Completion, Op, Request};
 pub use spawn::{Spawn, Spawner, yield_now};
+pub use switch::{Paused, Switch};
 
 /// Bytes in a sector, the unit of md, LVM2 and virtio-blk, whatever the logical block size of a device.
 pub const SECTOR: u64 = 512;
