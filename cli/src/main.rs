@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use weft_service::api::{Error, ErrorBody, ErrorKind};
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, ImageCommand};
 use render::Output;
 
 fn main() -> ExitCode {
@@ -62,7 +62,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
                     &error,
                 )
             })?,
-        Command::Image(command) => return commands::image::run(command, &output),
+        Command::Image(command) if !matches!(command, ImageCommand::Live(_)) => {
+            return commands::image::run(command, &output);
+        }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -120,6 +120,7 @@ impl Daemon {
         self.network.restore().await;
         self.restore_exports().await;
         self.restore_machines().await;
+        self.storage.restored();
     }
 
     async fn serve(self: Arc<Self>, socket: &Path) -> Result<()> {

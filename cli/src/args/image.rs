@@ -114,6 +114,20 @@ pub(crate) enum ImageCommand {
     /// Snapshots inside an image
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    #[command(flatten)]
+    Live(LiveCommand),
+}
+
+/// What is done to images that serve as disks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LiveCommand {
+    /// List the images that serve as disks now
+    List,
+    /// Tell of an image that serves as a disk: what it rests on, who uses it
+    Show {
+        /// The DISK: qcow2:PATH
+        disk: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

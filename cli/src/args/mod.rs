@@ -6,8 +6,8 @@ mod network;
 mod storage;
 
 pub(crate) use image::{
-    ImageArgs, ImageCheckArgs, ImageCommand, ImageConvertArgs, ImageCreateArgs, RepairWhat,
-    SnapshotCommand, TrustArgs,
+    ImageArgs, ImageCheckArgs, ImageCommand, ImageConvertArgs, ImageCreateArgs, LiveCommand,
+    RepairWhat, SnapshotCommand, TrustArgs,
 };
 pub(crate) use machine::{VmCommand, VmRunArgs};
 pub(crate) use network::{NetCommand, PortCommand, VpnCommand};
@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 /// Virtualize a machine's disks and links: RAID arrays, volume groups, networks, and the machines that use them.
 ///
 /// Nouns, then verbs: `weft raid create`, `weft vg list`. Wherever a DISK is asked for, it is a path, VG/LV, an
-/// array's name, or an nbd:// URL. Sizes take K, M, G and T, powers of 1024.
+/// array's name, an nbd:// URL, or qcow2:DISK for the image in one of these. Sizes take K, M, G and T, powers of 1024.
 #[derive(Debug, Parser)]
 #[command(
     name = "weft",
@@ -144,6 +144,7 @@ mod tests {
             "weft image resize a.qcow2 --size -1G --shrink",
             "weft image snapshot apply a.qcow2 monday",
             "weft image rebase a.qcow2 --backing b --backing-format raw --unsafe",
+            "weft image show qcow2:a.qcow2",
             "weft export add data/root --nbd unix:/tmp/s --name root --read-only",
             "weft export add data/root --vhost /tmp/s",
             "weft net create lan --subnet 10.0.0.0/24 --mode isolated --dhcp off",

@@ -82,6 +82,7 @@ async fn dispatch(command: ImageCommand, output: &Output) -> Result<ExitCode> {
         }
         ImageCommand::Commit { path, keep, trust } => commit(&path, keep, &trust, output).await?,
         ImageCommand::Snapshot(command) => snapshot(command, output).await?,
+        ImageCommand::Live(_) => unreachable!("these need the daemon"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ mod disk;
 mod export;
 pub(crate) mod image;
 mod lab;
+mod live;
 mod lv;
 mod net;
 mod raid;
@@ -13,8 +14,9 @@ mod vg;
 mod vm;
 
 use weft_service::api::{Error, ErrorKind, Result};
+use weft_service::storage::disks::ImageWord;
 
-use crate::args::Command;
+use crate::args::{Command, ImageCommand};
 use crate::client::Client;
 use crate::render::Output;
 
@@ -35,6 +37,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
         Command::Raid(command) => raid::run(&client, output, command).await,
         Command::Vg(command) => vg::run(&client, output, command).await,
         Command::Lv(command) => lv::run(&client, output, command).await,
+        Command::Image(ImageCommand::Live(command)) => live::run(&client, output, command).await,
         Command::Export(command) => export::run(&client, output, command).await,
         Command::Net(command) => net::run(&client, output, command).await,
         Command::Vm(command) => vm::run(&client, output, command).await,
@@ -61,6 +64,10 @@ async fn stop_daemon(output: &Output) -> Result<()> {
 
 /// What a DISK on the command line means: a path if it looks like one or exists, otherwise a name of weft's.
 fn disk_argument(text: &str) -> Result<String> {
+    if ImageWord::is_meant_by(text) {
+        let word = text.parse::<ImageWord>()?.map(disk_argument)?;
+        return Ok(word.to_string());
+    }
     let is_path = text.starts_with(['/', '.']) || std::fs::symlink_metadata(text).is_ok();
     if text.contains("://") || !is_path {
         return Ok(text.to_owned());
@@ -129,6 +136,10 @@ mod tests {
         );
         assert!(disk_argument("./a").unwrap().starts_with('/'));
         assert_eq!(disk_argument("/nowhere/at/all").unwrap(), "/nowhere/at/all");
+        let image = disk_argument("qcow2:./a,allow=./b,allow=any").unwrap();
+        assert!(image.starts_with("qcow2:/") && image.contains(",allow=/"));
+        assert_eq!(disk_argument("qcow2:vg/lv").unwrap(), "qcow2:vg/lv");
+        assert!(disk_argument("qcow2:").is_err());
     }
 
     #[test]

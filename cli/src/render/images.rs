@@ -2,11 +2,11 @@
 
 use time::OffsetDateTime;
 use weft_service::api::{
-    ImageCheck, ImageComparison, ImageExtent, ImageInfo, ImageSnapshot, Qcow2Info, Size,
+    ImageCheck, ImageComparison, ImageDisk, ImageExtent, ImageInfo, ImageSnapshot, Qcow2Info, Size,
 };
 
 use super::details::lines;
-use super::tables::table;
+use super::tables::{table, used_by};
 
 /// Problems of a check that are shown; JSON has more.
 const PROBLEMS_SHOWN: usize = 20;
@@ -180,4 +180,53 @@ pub(crate) fn comparison(found: &ImageComparison) -> String {
         (Some(offset), _) => format!("at byte {offset} only one has something of its own\n"),
         _ => "their sizes differ\n".to_owned(),
     }
+}
+
+/// The images that serve as disks.
+pub(crate) fn open(open: &[ImageDisk]) -> String {
+    let row = |image: &ImageDisk| {
+        let below = image.chain.iter().skip(1);
+        let below: Vec<&str> = below.map(|link| link.disk.as_str()).collect();
+        [
+            image.disk.clone(),
+            Size(image.size_bytes).to_string(),
+            users(image),
+            match below.is_empty() {
+                true => "-".to_owned(),
+                false => below.join(", "),
+            },
+        ]
+    };
+    table(
+        ["IMAGE", "SIZE", "USED BY", "RESTS ON"],
+        open.iter().map(row),
+    )
+}
+
+/// One of them.
+pub(crate) fn open_one(image: &ImageDisk) -> String {
+    let mut text = format!(
+        "image     {}\nsize      {} ({} bytes)\nused by   {}\n",
+        image.disk,
+        Size(image.size_bytes),
+        image.size_bytes,
+        users(image),
+    );
+    if image.read_only {
+        text.push_str("access    reading alone\n");
+    }
+    for (depth, link) in image.chain.iter().enumerate() {
+        let word = match depth {
+            0 => "lies in",
+            _ => "rests on",
+        };
+        text.push_str(&format!("{word:<9} {} ({})\n", link.disk, link.format));
+    }
+    text
+}
+
+fn users(image: &ImageDisk) -> String {
+    let users = image.used_by.iter();
+    let users: Vec<String> = users.map(used_by).collect();
+    users.join(", ")
 }

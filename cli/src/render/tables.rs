@@ -43,7 +43,7 @@ pub(crate) fn disks(disks: &[Disk]) -> String {
     table(["DISK", "SIZE", "USED BY", "HOLDS"], disks.iter().map(row))
 }
 
-fn used_by(used: &DiskUse) -> String {
+pub(super) fn used_by(used: &DiskUse) -> String {
     format!("{} {}", used.noun, used.name)
 }
 

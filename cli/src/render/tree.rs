@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use weft_service::api::{Array, Group, Health, Machine, Size, Status, Volume};
+use weft_service::api::{Array, Group, Health, ImageDisk, Machine, Size, Status, Volume};
+use weft_service::storage::disks::key;
 
 use super::details::{member_state, sync};
 use super::tables::{kind, machine_state, state};
@@ -65,7 +66,7 @@ struct Tree<'a> {
     shown: BTreeSet<String>,
 }
 
-impl Tree<'_> {
+impl<'a> Tree<'a> {
     fn line(&mut self, depth: usize, text: String) {
         let indent = "  ".repeat(depth);
         let _ = writeln!(self.text, "{indent}{text}");
@@ -82,7 +83,10 @@ impl Tree<'_> {
             ),
         );
         for disk in &machine.disks {
-            self.line(2, format!("disk {disk}"));
+            match self.image(disk) {
+                Some(_) => self.disk(2, disk),
+                None => self.line(2, format!("disk {disk}")),
+            }
         }
         for net in &machine.nets {
             let addresses = machine.addresses.join(", ");
@@ -117,10 +121,29 @@ impl Tree<'_> {
 
     fn disk(&mut self, depth: usize, disk: &str) {
         let arrays = &self.status.arrays;
+        if let Some(image) = self.image(disk) {
+            self.line(depth, format!("image {disk}  {}", Size(image.size_bytes)));
+            for link in &image.chain {
+                match arrays.iter().find(|array| array.name == link.disk) {
+                    Some(array) => self.array(depth + 1, array),
+                    None => {
+                        let text = format!("disk {}  {}", link.disk, link.format);
+                        self.line(depth + 1, text);
+                    }
+                }
+            }
+            return;
+        }
         match arrays.iter().find(|array| array.name == disk) {
             Some(array) => self.array(depth, array),
             None => self.line(depth, format!("disk {disk}")),
         }
+    }
+
+    /// The open image that `disk` is, if it is one.
+    fn image(&self, disk: &str) -> Option<&'a ImageDisk> {
+        let key = key(disk);
+        self.status.images.iter().find(|image| image.disk == key)
     }
 
     fn array(&mut self, depth: usize, array: &Array) {

@@ -20,6 +20,29 @@ struct FirstLab {
 
 impl FirstLab {
     fn up(weft: Weft) -> Self {
+        Self::up_changed(weft, str::to_owned)
+    }
+
+    /// The same machine, whose disk is an image.
+    fn up_on_image(weft: Weft) -> Self {
+        std::fs::create_dir(weft.path("demo")).unwrap();
+        weft.ok(&["image", "create", "demo/base.qcow2", "--size", "320M"]);
+        weft.ok(&[
+            "image",
+            "create",
+            "demo/top.qcow2",
+            "--backing",
+            "base.qcow2",
+        ]);
+        Self::up_changed(weft, |text| {
+            let (stack, rest) = (text.find("[disk.d1]"), text.find("[net.lan]"));
+            let mut text = text.to_owned();
+            text.replace_range(stack.unwrap()..rest.unwrap(), "");
+            text.replace("data/root", "qcow2:./demo/top.qcow2")
+        })
+    }
+
+    fn up_changed(weft: Weft, change: impl Fn(&str) -> String) -> Self {
         let made = Command::new(repository().join("scripts/demo-guest"))
             .arg(weft.path("demo"))
             .status()
@@ -36,7 +59,7 @@ impl FirstLab {
             .replace("\"512M\"\n\n[", "\"224M\"\n\n[")
             .replace("600M", "320M")
             .replace("memory = \"512M\"", "memory = \"256M\"");
-        std::fs::write(weft.path("lab.toml"), text).unwrap();
+        std::fs::write(weft.path("lab.toml"), change(&text)).unwrap();
         let up = weft.run(&["up", "lab.toml"]);
         let told = String::from_utf8_lossy(&up.stderr).into_owned();
         let lab = Self { weft, told };
@@ -165,6 +188,35 @@ fn a_guest_that_writes_does_not_notice_the_death_of_its_daemon() {
     lab.tell("poweroff");
     lab.hear("guest: powering off");
     weft.ok(&["down", "lab.toml"]);
+}
+
+#[test]
+fn a_guest_lives_on_an_image() {
+    require!("qemu-system-x86_64", "qemu-img", "busybox", "ip", "nft");
+    if !can::be_root() {
+        skip!("needs root for a network namespace of its own");
+    }
+    let lab = FirstLab::up_on_image(Weft::in_namespace());
+    let weft = &lab.weft;
+    lab.hear("ready, and writing on");
+    let image = &weft.json(&["image", "list"])[0];
+    assert_eq!(image["used_by"][0]["noun"], "vm", "{image}");
+    let (kind, message) = weft.fails(&["disk", "wipe", "./demo/top.qcow2"]);
+    assert_eq!(kind, "in-use", "{message}");
+    // Another daemon, in order: what was written is in the image, and the guest waits for it.
+    weft.ok(&["daemon", "--stop"]);
+    let files = lab.files();
+    assert!(
+        (0..60).any(|_| lab.files() > files),
+        "{files} files and no more"
+    );
+    lab.tell("verify");
+    lab.hear("guest: verified");
+    lab.tell("poweroff");
+    lab.hear("guest: powering off");
+    weft.ok(&["down", "lab.toml"]);
+    let top = weft.at("demo/top.qcow2");
+    weft_tests::run("qemu-img", ["check", "-q", "-f", "qcow2", &top]).unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod disks;
 mod growing;
+mod image_disks;
 mod images;
 mod kvm;
 mod labs;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::DiskUse;
+
 /// What an image is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageInfo {
@@ -174,4 +176,35 @@ pub struct ImageCopy {
     pub size_bytes: u64,
     /// Bytes of it that hold data.
     pub data_bytes: u64,
+}
+
+/// An image that serves as a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDisk {
+    /// The DISK, without what it may name.
+    pub disk: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Whether it is open for reading alone.
+    pub read_only: bool,
+    /// The image and what it rests on, the topmost first.
+    pub chain: Vec<ImageLink>,
+    /// Who uses it.
+    pub used_by: Vec<DiskUse>,
+}
+
+/// One image of a chain, or the raw disk below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageLink {
+    /// The DISK that holds it.
+    pub disk: String,
+    /// `raw` or `qcow2`.
+    pub format: String,
+}
+
+/// Which image that serves as a disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageWanted {
+    /// The DISK.
+    pub disk: String,
 }

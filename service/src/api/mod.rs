@@ -1,6 +1,7 @@
 //! What the program and the daemon exchange, as JSON: requests, descriptions and errors.
 //!
-//! Bytes are numbers, times RFC 3339 text. A DISK is text: an absolute path, `VG/LV`, an array's name or an NBD URL.
+//! Bytes are numbers, times RFC 3339 text. A DISK is text: an absolute path, `VG/LV`, an array's name, an NBD URL, or
+//! `qcow2:DISK` for the image in another one.
 
 mod error;
 mod image;
@@ -13,8 +14,8 @@ mod storage;
 
 pub use error::{Error, ErrorBody, ErrorKind, Result};
 pub use image::{
-    ImageBacking, ImageBitmap, ImageCheck, ImageComparison, ImageCopy, ImageExtent, ImageInfo,
-    ImageMeasure, ImageSnapshot, Qcow2Info,
+    ImageBacking, ImageBitmap, ImageCheck, ImageComparison, ImageCopy, ImageDisk, ImageExtent,
+    ImageInfo, ImageLink, ImageMeasure, ImageSnapshot, ImageWanted, Qcow2Info,
 };
 pub use lab::{Action, Change, Event, LabRequest, Plan};
 pub use machine::{Console, Engine, Machine, MachineState, Stop, VmRun};

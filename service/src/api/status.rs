@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Array, Disk, Export, Group, Machine, Network, Volume};
+use super::{Array, Disk, Export, Group, ImageDisk, Machine, Network, Volume};
 
 /// How the whole is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub struct Status {
     pub groups: Vec<Group>,
     /// Volumes.
     pub volumes: Vec<Volume>,
+    /// Images that serve as disks.
+    pub images: Vec<ImageDisk>,
     /// Exports.
     pub exports: Vec<Export>,
     /// Networks.

@@ -6,7 +6,7 @@ use crate::api::{
 };
 use crate::attach::backends;
 use crate::attach::record::MachineRecord;
-use crate::storage::disks::Access;
+use crate::storage::disks::{self, Access};
 use crate::storage::exports;
 
 fn vm(name: &str) -> DiskUse {
@@ -156,7 +156,7 @@ impl Daemon {
                 .storage
                 .take(disk, vm(&run.name), Access::Exclusive)
                 .await?;
-            let serial = disk.rsplit('/').next().unwrap_or_default().to_owned();
+            let serial = disks::last_part(disk);
             ports.push(backends::Port::Disk {
                 served,
                 serial,

@@ -21,6 +21,7 @@ impl Daemon {
             arrays: self.storage.arrays().await,
             groups: self.storage.groups().await,
             volumes: self.storage.volumes().await,
+            images: self.storage.images().await,
             exports: self.exports().await,
             networks: self.network.list().await,
             machines: self.machines().await,

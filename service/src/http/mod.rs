@@ -2,6 +2,7 @@
 
 mod attach;
 mod control;
+mod image;
 mod lab;
 mod network;
 mod storage;
@@ -23,6 +24,7 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .merge(control::routes())
         .merge(storage::routes())
+        .merge(image::routes())
         .merge(network::routes())
         .merge(attach::routes())
         .merge(lab::routes())

@@ -12,6 +12,7 @@ use crate::api::{
     DhcpSetting, DiskCreate, Engine, Error, ErrorKind, ExportAdd, LvCreate, NetCreate, NetMode,
     RaidCreate, Result, Size, VgCreate, VmRun, VolumeKind, VolumeSize,
 };
+use crate::storage::disks::ImageWord;
 
 /// A checked declaration: every reference names something, every path is absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -380,18 +381,28 @@ impl Source<'_> {
 
     /// What a reference stands for: a declared disk's path, an array's name, `VG/LV`, a URL or a path.
     fn disk(&self, reference: &Spanned<String>, names: &Names) -> Result<String> {
-        let name = reference.get_ref();
+        self.disk_called(reference.get_ref(), reference.span().start, names)
+    }
+
+    fn disk_called(&self, name: &str, place: usize, names: &Names) -> Result<String> {
+        if ImageWord::is_meant_by(name) {
+            let word = name.parse::<ImageWord>();
+            let word = word.map_err(|error| self.wrong(place, &error.message))?;
+            let word = word.map(|disk| self.disk_called(disk, place, names))?;
+            return Ok(word.to_string());
+        }
         if let Some(path) = names.disks.get(name) {
             return Ok(path.clone());
         }
-        if names.arrays.contains(name) || names.volumes.contains(name) || name.contains("://") {
-            return Ok(name.clone());
+        let mut ours = names.arrays.iter().chain(&names.volumes);
+        if ours.any(|own| own == name) || name.contains("://") {
+            return Ok(name.to_owned());
         }
         if name.starts_with('/') || name.starts_with("./") || name.starts_with("../") {
             return Ok(self.absolute(name));
         }
         Err(self.wrong(
-            reference.span().start,
+            place,
             &format!("nothing named {name:?} is declared here; a path starts with / or ./"),
         ))
     }

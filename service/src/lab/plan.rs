@@ -218,6 +218,7 @@ mod tests {
                 arrays: vec![],
                 groups: vec![],
                 volumes: vec![],
+                images: vec![],
                 exports: vec![],
                 networks: vec![],
                 machines: vec![],

@@ -185,7 +185,8 @@ impl Storage {
     ) -> Result<()> {
         let mut there = Vec::new();
         for disk in disks {
-            match state.take_when_free(&self.shards, disk, user(name)).await {
+            let taken = state.take_when_free(&self.shards, disk, user(name), Access::Exclusive);
+            match taken.await {
                 Ok(served) => there.push((disk.clone(), served)),
                 Err(error) => {
                     tracing::warn!(array = name, error = error.message, "member left out")
@@ -279,7 +280,7 @@ impl Storage {
         match self.make_array(request, options, &disks, &served).await {
             Ok(running) => self.keep_array(&mut state, name, running),
             Err(error) => {
-                state.release_all(&disks, &user(name));
+                state.release_all(&disks, &user(name)).await;
                 Err(error)
             }
         }
@@ -371,14 +372,14 @@ impl Storage {
             }
             Err(error) => {
                 for (disk, _) in &there {
-                    state.claims.release(disk, &user(name));
+                    state.release(disk, &user(name)).await;
                 }
                 return Err(error);
             }
         };
         let used = running.disks();
         for (disk, _) in there.iter().filter(|(disk, _)| !used.contains(disk)) {
-            state.claims.release(disk, &user(name));
+            state.release(disk, &user(name)).await;
         }
         self.keep_array(state, name, running).map(drop)
     }
@@ -418,7 +419,7 @@ impl Storage {
             array.stop(&spawner()).await
         })
         .await;
-        state.release_all(&disks, &user(name));
+        state.release_all(&disks, &user(name)).await;
         stopped
     }
 }
@@ -426,17 +427,16 @@ impl Storage {
 impl State {
     /// Takes a disk that a daemon which was killed may still hold: the kernel frees its lock once the last request that
     /// was on its way has ended.
-    async fn take_when_free(
+    pub(super) async fn take_when_free(
         &mut self,
         shards: &Shards,
         disk: &str,
         user: DiskUse,
+        access: Access,
     ) -> Result<Served> {
         let deadline = Instant::now() + LOCK_WAIT;
         loop {
-            let taken = self
-                .take(shards, disk, user.clone(), Access::Exclusive)
-                .await;
+            let taken = self.take(shards, disk, user.clone(), access).await;
             match taken {
                 Err(error) if error.kind == ErrorKind::Busy && Instant::now() < deadline => {
                     tokio::time::sleep(LOCK_POLL).await;

@@ -117,7 +117,7 @@ impl Storage {
             running.away.is_forgotten(disk);
         }
         if !taken && running.disks().iter().all(|known| known != disk) {
-            state.claims.release(disk, &user(name));
+            state.release(disk, &user(name)).await;
         }
         changed.map(|_| taken)
     }

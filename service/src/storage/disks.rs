@@ -1,12 +1,15 @@
 //! DISKs: what the word on the command line stands for, who uses it, and what it holds.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 
 use weft_block::{BlockDevice, Buffer, IoVec, Request, signature};
 use weft_export::nbd::client::NbdDevice;
 use weft_uring::{FileDevice, OpenOptions, ShardHandle};
 
+pub use super::live::ImageWord;
 use crate::api::{DiskUse, Error, ErrorKind, Result};
 use crate::shards::on;
 
@@ -41,6 +44,26 @@ pub enum Access {
     Shared,
     /// With anybody: it only reads.
     Reading,
+    /// With those that only read: it reads too, and what it reads stays as it is.
+    Fixed,
+    /// By nobody else, not even to read: its user alone can tell what it means.
+    Alone,
+}
+
+impl Access {
+    /// Whether it writes.
+    pub fn writes(self) -> bool {
+        !matches!(self, Self::Reading | Self::Fixed)
+    }
+
+    fn agrees(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Alone, _) | (_, Self::Alone) => false,
+            (Self::Fixed, other) | (other, Self::Fixed) => !other.writes(),
+            (Self::Reading, _) | (_, Self::Reading) => true,
+            (one, other) => one == Self::Shared && other == Self::Shared,
+        }
+    }
 }
 
 /// What the word stands for.
@@ -54,11 +77,16 @@ pub enum Reference<'a> {
     Url(&'a str),
     /// An array.
     Array(&'a str),
+    /// The image in another disk: an [`ImageWord`].
+    Image(&'a str),
 }
 
 impl<'a> Reference<'a> {
     /// The meaning of `disk`.
     pub fn of(disk: &'a str) -> Self {
+        if ImageWord::is_meant_by(disk) {
+            return Self::Image(disk);
+        }
         if disk.starts_with('/') {
             return Self::Path(disk);
         }
@@ -72,11 +100,56 @@ impl<'a> Reference<'a> {
     }
 }
 
+/// What `disk` is called for short: the last part of its name.
+pub fn last_part(disk: &str) -> String {
+    let inner = match Reference::of(disk) {
+        Reference::Image(word) => word.parse::<ImageWord>().map(|word| word.inner),
+        _ => Ok(disk.to_owned()),
+    };
+    match inner {
+        Ok(inner) if inner != disk => last_part(&inner),
+        _ => {
+            let last = disk.trim_end_matches('/').rsplit('/').next();
+            last.unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// The word by which `disk` is claimed: an image's, without what it may name.
+pub fn key(disk: &str) -> Cow<'_, str> {
+    match Reference::of(disk) {
+        Reference::Image(word) => match word.parse::<ImageWord>() {
+            Ok(word) => Cow::Owned(word.key()),
+            Err(_) => Cow::Borrowed(disk),
+        },
+        _ => Cow::Borrowed(disk),
+    }
+}
+
+/// What tells a file from others, whatever path leads to it.
+fn identity(disk: &str) -> Option<(u64, u64)> {
+    let Reference::Path(path) = Reference::of(disk) else {
+        return None;
+    };
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(match metadata.file_type().is_block_device() {
+        // Each of its nodes is another file and the same disk. No file system has this number.
+        true => (u64::MAX, metadata.rdev()),
+        false => (metadata.dev(), metadata.ino()),
+    })
+}
+
 /// Who uses which disk, and the files that are open for it.
 #[derive(Default)]
 pub struct Claims {
-    claimed: BTreeMap<String, Vec<(DiskUse, Access)>>,
+    claimed: BTreeMap<String, Claimed>,
     files: BTreeMap<String, Served>,
+}
+
+#[derive(Default)]
+struct Claimed {
+    identity: Option<(u64, u64)>,
+    holders: Vec<(DiskUse, Access)>,
 }
 
 impl Claims {
@@ -85,14 +158,13 @@ impl Claims {
     /// # Errors
     /// `InUse`, naming who has it.
     pub fn claim(&mut self, disk: &str, user: DiskUse, access: Access) -> Result<()> {
-        let holders = self.claimed.entry(disk.to_owned()).or_default();
-        let agree = |held: Access| {
-            access == Access::Reading
-                || held == Access::Reading
-                || (access == Access::Shared && held == Access::Shared)
+        let (key, identity) = (key(disk), identity(disk));
+        let is_same = |name: &str, claimed: &Claimed| {
+            name == key || (identity.is_some() && claimed.identity == identity)
         };
-        let conflict = holders.iter().find(|(_, held)| !agree(*held));
-        if let Some((holder, _)) = conflict {
+        let same = self.claimed.iter().filter(|(name, one)| is_same(name, one));
+        let mut holders = same.flat_map(|(_, one)| &one.holders);
+        if let Some((holder, _)) = holders.find(|(_, held)| !held.agrees(access)) {
             let (noun, name) = (&holder.noun, &holder.name);
             return Err(Error::new(
                 ErrorKind::InUse,
@@ -100,27 +172,33 @@ impl Claims {
                 format!("{disk} is used by {noun} {name}"),
             ));
         }
-        holders.push((user, access));
+        let claimed = self.claimed.entry(key.into_owned()).or_default();
+        claimed.identity = identity;
+        claimed.holders.push((user, access));
         Ok(())
     }
 
-    /// Notes that `user` has let `disk` go; a file that nobody uses is closed.
-    pub fn release(&mut self, disk: &str, user: &DiskUse) {
-        let Some(holders) = self.claimed.get_mut(disk) else {
-            return;
+    /// Notes that `user` has let `disk` go; a file that nobody uses is closed. Tells whether nobody uses it any more.
+    pub fn release(&mut self, disk: &str, user: &DiskUse) -> bool {
+        let key = key(disk);
+        let Some(Claimed { holders, .. }) = self.claimed.get_mut(&*key) else {
+            return false;
         };
         if let Some(place) = holders.iter().position(|(holder, _)| holder == user) {
             holders.remove(place);
         }
-        if holders.is_empty() {
-            self.claimed.remove(disk);
-            self.files.remove(disk);
+        let free = holders.is_empty();
+        if free {
+            self.claimed.remove(&*key);
+            self.files.remove(&*key);
         }
+        free
     }
 
     /// Hands `disk` from one user to another.
     pub fn release_to(&mut self, disk: &str, from: &DiskUse, to: DiskUse) {
-        let holders = self.claimed.get_mut(disk).into_iter().flatten();
+        let claimed = self.claimed.get_mut(&*key(disk)).into_iter();
+        let holders = claimed.flat_map(|claimed| &mut claimed.holders);
         for (holder, _) in holders.filter(|(holder, _)| holder == from) {
             *holder = to.clone();
         }
@@ -128,7 +206,8 @@ impl Claims {
 
     /// Changes the name of a user.
     pub fn rename_user(&mut self, from: &DiskUse, to: &DiskUse) {
-        for (holder, _) in self.claimed.values_mut().flatten() {
+        let all = self.claimed.values_mut();
+        for (holder, _) in all.flat_map(|claimed| &mut claimed.holders) {
             if holder == from {
                 *holder = to.clone();
             }
@@ -137,7 +216,13 @@ impl Claims {
 
     /// Who uses `disk`, the first of several.
     pub fn user(&self, disk: &str) -> Option<&DiskUse> {
-        self.claimed.get(disk)?.first().map(|(user, _)| user)
+        self.users(disk).next()
+    }
+
+    /// All who use `disk`.
+    pub fn users(&self, disk: &str) -> impl Iterator<Item = &DiskUse> {
+        let claimed = self.claimed.get(&*key(disk)).into_iter();
+        claimed.flat_map(|claimed| claimed.holders.iter().map(|(user, _)| user))
     }
 
     /// All disks in use.
@@ -278,6 +363,54 @@ mod tests {
         assert_eq!(Reference::of("vg/lv"), Reference::Volume("vg", "lv"));
         assert_eq!(Reference::of("nbd://h/x"), Reference::Url("nbd://h/x"));
         assert_eq!(Reference::of("tank"), Reference::Array("tank"));
+        assert_eq!(Reference::of("qcow2:/a"), Reference::Image("qcow2:/a"));
+        for (disk, last) in [
+            ("/a/b.raw", "b.raw"),
+            ("vg/lv", "lv"),
+            ("qcow2:/a/b.qcow2,allow=/c/d", "b.qcow2"),
+            ("qcow2:tank", "tank"),
+        ] {
+            assert_eq!(last_part(disk), last);
+        }
+    }
+
+    #[test]
+    fn what_must_stay_as_it_is_has_no_writer() {
+        let mut claims = Claims::default();
+        claims
+            .claim("/base", user("image", "/one"), Access::Fixed)
+            .unwrap();
+        claims
+            .claim("/base", user("image", "/two"), Access::Fixed)
+            .unwrap();
+        claims
+            .claim("/base", user("export", "look"), Access::Reading)
+            .unwrap();
+        for writing in [Access::Shared, Access::Exclusive, Access::Alone] {
+            let refused = claims.claim("/base", user("vm", "web"), writing);
+            let message = refused.unwrap_err().message;
+            assert_eq!(message, "/base is used by image /one");
+        }
+    }
+
+    #[test]
+    fn one_file_is_one_disk_whatever_it_is_called() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(at("a"), "x").unwrap();
+        std::os::unix::fs::symlink(at("a"), at("link")).unwrap();
+        let mut claims = Claims::default();
+        claims
+            .claim(&at("a"), user("image", "a"), Access::Alone)
+            .unwrap();
+        for other in [at("link"), at("./a")] {
+            let refused = claims.claim(&other, user("vm", "web"), Access::Reading);
+            assert_eq!(refused.unwrap_err().kind, ErrorKind::InUse, "{other}");
+        }
+        claims.release(&at("a"), &user("image", "a"));
+        claims
+            .claim(&at("link"), user("vm", "web"), Access::Exclusive)
+            .unwrap();
     }
 
     #[test]

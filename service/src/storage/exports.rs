@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use weft_export::nbd;
 use weft_uring::{Address, ShardHandle};
 
-use super::disks::{Access, Served};
+use super::disks::{self, Access, Served};
 use crate::api::{DiskUse, Error, ErrorKind, Export, ExportAdd, Result};
 use crate::attach::backends::{self, Backend};
 use crate::paths::fits_a_socket;
@@ -51,13 +51,8 @@ pub fn access(request: &ExportAdd) -> Access {
 
 /// The name of an export that was given none: its DISK's last part.
 pub fn name_of(request: &ExportAdd) -> Result<String> {
-    let last = request
-        .disk
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or_default();
-    let name = request.name.clone().unwrap_or_else(|| last.to_owned());
+    let name = request.name.clone();
+    let name = name.unwrap_or_else(|| disks::last_part(&request.disk));
     crate::attach::check_name("export", &name)?;
     Ok(name)
 }

@@ -175,7 +175,7 @@ impl Storage {
         match made {
             Ok(made) => self.keep_group(&mut state, made, &request.disks).await,
             Err(error) => {
-                state.release_all(&request.disks, &user);
+                state.release_all(&request.disks, &user).await;
                 Err(error)
             }
         }
@@ -244,14 +244,14 @@ impl Storage {
                 }
                 Err(error) if wanted.is_some() && error.is_not_found() => {}
                 Err(error) => {
-                    state.release_all(&taken, &importing);
+                    state.release_all(&taken, &importing).await;
                     return Err(error);
                 }
             }
         }
         match open(&taken, &served, wanted).await {
             Ok(opened) if state.groups.contains_key(&opened.name) => {
-                state.release_all(&taken, &importing);
+                state.release_all(&taken, &importing).await;
                 Err(Error::exists("group", &opened.name))
             }
             Ok(opened) => {
@@ -263,7 +263,7 @@ impl Storage {
                 self.keep_group(state, opened, names).await
             }
             Err(error) => {
-                state.release_all(&taken, &importing);
+                state.release_all(&taken, &importing).await;
                 Err(error)
             }
         }
@@ -295,7 +295,7 @@ impl Storage {
         }
         .await;
         if let Err(error) = extended {
-            state.release_all(disks, &user);
+            state.release_all(disks, &user).await;
             return Err(error);
         }
         let running = state.running_group_mut(name)?;
@@ -344,7 +344,7 @@ impl Storage {
                 })
             })
             .await?;
-        state.release_all(disks, &user(name));
+        state.release_all(disks, &user(name)).await;
         let running = state.running_group_mut(name)?;
         running.disks.retain(|disk| !disks.contains(disk));
         running.devices.retain(|disk| !disks.contains(&disk.name));
@@ -422,7 +422,7 @@ impl Storage {
                 disks::wipe(disk, &served).await?;
             }
         }
-        state.release_all(&running.disks, &user(name));
+        state.release_all(&running.disks, &user(name)).await;
         self.store.remove(Kind::Group, name)
     }
 
@@ -439,7 +439,7 @@ impl Storage {
             };
             let disks = running.disks.clone();
             drop(running);
-            state.release_all(&disks, &user(name));
+            state.release_all(&disks, &user(name)).await;
             return self.open_group(&mut state, Some(name), &disks).await;
         }
         let running = state.running_group_mut(name)?;
@@ -457,7 +457,7 @@ impl Storage {
         let Some(running) = state.groups.remove(name) else {
             return Err(Error::not_found("group", name));
         };
-        state.release_all(&running.disks, &user(name));
+        state.release_all(&running.disks, &user(name)).await;
         self.store.remove(Kind::Group, name)
     }
 }

@@ -38,7 +38,7 @@ impl Storage {
             })
             .await?;
         let mut state = self.state.lock().await;
-        state.claims.release(disk, &user(name));
+        state.release(disk, &user(name)).await;
         state.running_array_mut(name)?.away.is_forgotten(disk);
         Ok(shown)
     }
@@ -74,7 +74,7 @@ impl Storage {
         match added.is_ok() {
             true => running.away.is_forgotten(disk),
             false if running.disks().iter().any(|known| known == disk) => {}
-            false => state.claims.release(disk, &user(name)),
+            false => state.release(disk, &user(name)).await,
         }
         added
     }
@@ -118,7 +118,7 @@ impl Storage {
         }
         .await;
         if begun.is_err() {
-            self.state.lock().await.claims.release(disk, &user(name));
+            self.state.lock().await.release(disk, &user(name)).await;
         }
         begun
     }

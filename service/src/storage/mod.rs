@@ -11,6 +11,7 @@ pub mod exports;
 mod groups;
 mod grow;
 pub mod images;
+mod live;
 mod members;
 mod pace;
 mod rebuild;
@@ -20,6 +21,7 @@ mod volumes;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Mutex;
 use weft_block::signature;
@@ -28,8 +30,9 @@ use crate::api::{Advice, Disk, DiskCreate, DiskUse, Error, ErrorKind, Result};
 use crate::shards::Shards;
 use crate::store::Store;
 use arrays::RunningArray;
-use disks::{Access, Claims, Reference, Served};
+use disks::{Access, Claims, ImageWord, Reference, Served};
 use groups::RunningGroup;
+use live::OpenImage;
 
 // What drives an array in the background as the daemon does: for who measures it.
 pub use pace::Pace;
@@ -40,6 +43,8 @@ pub struct Storage {
     store: Arc<dyn Store>,
     shards: Arc<Shards>,
     state: Mutex<State>,
+    /// What an earlier daemon had may not be free yet.
+    restoring: AtomicBool,
 }
 
 #[derive(Default)]
@@ -47,6 +52,8 @@ struct State {
     claims: Claims,
     arrays: BTreeMap<String, RunningArray>,
     groups: BTreeMap<String, RunningGroup>,
+    /// By their words without what they may name.
+    images: BTreeMap<String, OpenImage>,
     troubles: Vec<Advice>,
 }
 
@@ -57,6 +64,7 @@ impl Storage {
             store,
             shards,
             state: Mutex::default(),
+            restoring: AtomicBool::new(true),
         }
     }
 
@@ -73,14 +81,23 @@ impl Storage {
         self.state.lock().await.troubles.clone()
     }
 
-    /// Stops all groups and arrays, cleanly; the next daemon brings them back.
+    /// All that an earlier daemon had was asked for: what is in use from now on is somebody else's.
+    pub fn restored(&self) {
+        self.restoring.store(false, Ordering::Relaxed);
+    }
+
+    /// Stops all groups, arrays and images, cleanly, what rests on others before these; the next daemon brings them back.
     pub async fn close(&self) {
         let mut state = self.state.lock().await;
-        state.groups.clear();
-        let names: Vec<String> = state.arrays.keys().cloned().collect();
-        for name in names {
-            if let Err(error) = self.halt_array(&mut state, &name).await {
-                tracing::warn!(array = name, error = error.message, "stopped uncleanly");
+        while let Some(object) = state.topmost() {
+            match object {
+                Object::Image(key) => state.close_image(&key).await,
+                Object::Group(name) => drop(state.groups.remove(&name)),
+                Object::Array(name) => {
+                    if let Err(error) = self.halt_array(&mut state, &name).await {
+                        tracing::warn!(array = name, error = error.message, "stopped uncleanly");
+                    }
+                }
             }
         }
     }
@@ -90,11 +107,14 @@ impl Storage {
     /// # Errors
     /// `NotFound`, `InUse`, or whatever keeps it from being opened.
     pub async fn take(&self, disk: &str, user: DiskUse, access: Access) -> Result<Served> {
-        self.state
-            .lock()
-            .await
-            .take(&self.shards, disk, user, access)
-            .await
+        let mut state = self.state.lock().await;
+        match self.restoring.load(Ordering::Relaxed) {
+            true => {
+                let taken = state.take_when_free(&self.shards, disk, user, access);
+                taken.await
+            }
+            false => state.take(&self.shards, disk, user, access).await,
+        }
     }
 
     /// Gives back all that `user` has taken.
@@ -102,7 +122,7 @@ impl Storage {
         let mut state = self.state.lock().await;
         let disks: Vec<String> = state.claims.disks().map(str::to_owned).collect();
         for disk in disks {
-            state.claims.release(&disk, user);
+            state.release(&disk, user).await;
         }
     }
 
@@ -145,10 +165,7 @@ impl Storage {
         let state = self.state.lock().await;
         let describe = |path: &str| Disk {
             path: path.to_owned(),
-            size_bytes: state
-                .claims
-                .file(path)
-                .map_or(0, |served| served.device.info().size),
+            size_bytes: state.size_of(path),
             signatures: Vec::new(),
             used_by: state.claims.user(path).cloned(),
             trouble: None,
@@ -156,7 +173,7 @@ impl Storage {
         state
             .claims
             .disks()
-            .filter(|disk| disk.starts_with('/'))
+            .filter(|disk| disk.starts_with('/') || ImageWord::is_meant_by(disk))
             .map(describe)
             .collect()
     }
@@ -209,7 +226,7 @@ impl Storage {
                 .take(&self.shards, disk, user.clone(), Access::Exclusive)
                 .await?;
             let wiped = disks::wipe(disk, &served).await;
-            state.claims.release(disk, &user);
+            state.release(disk, &user).await;
             wiped?;
         }
         Ok(())
@@ -241,6 +258,13 @@ fn unix_time() -> std::time::Duration {
         .unwrap_or_default()
 }
 
+/// What runs here and can be stopped.
+enum Object {
+    Image(String),
+    Group(String),
+    Array(String),
+}
+
 impl State {
     /// Opens what `disk` stands for and notes who has it.
     async fn take(
@@ -251,21 +275,20 @@ impl State {
         access: Access,
     ) -> Result<Served> {
         self.claims.claim(disk, user.clone(), access)?;
-        match self.find(shards, disk, access == Access::Reading).await {
-            Ok(served) => {
-                if !matches!(
-                    Reference::of(disk),
-                    Reference::Array(_) | Reference::Volume(..)
-                ) {
-                    self.claims.keep_file(disk, served.clone());
-                }
-                Ok(served)
+        let found = match Reference::of(disk) {
+            Reference::Image(word) => self.take_image(shards, word, access).await,
+            _ => self.find(shards, disk, !access.writes()).await,
+        };
+        match (&found, Reference::of(disk)) {
+            (Ok(served), Reference::Path(_) | Reference::Url(_)) => {
+                self.claims.keep_file(disk, served.clone());
             }
-            Err(error) => {
+            (Ok(_), _) => {}
+            (Err(_), _) => {
                 self.claims.release(disk, &user);
-                Err(error)
             }
         }
+        found
     }
 
     /// Takes several disks for one user: all of them, or none.
@@ -283,7 +306,7 @@ impl State {
             {
                 Ok(served) => taken.push(served),
                 Err(error) => {
-                    self.release_all(&disks[..place], user);
+                    self.release_all(&disks[..place], user).await;
                     return Err(error);
                 }
             }
@@ -291,10 +314,40 @@ impl State {
         Ok(taken)
     }
 
-    fn release_all(&mut self, disks: &[String], user: &DiskUse) {
+    async fn release_all(&mut self, disks: &[String], user: &DiskUse) {
         for disk in disks {
-            self.claims.release(disk, user);
+            self.release(disk, user).await;
         }
+    }
+
+    /// One that no other running object rests on, if there is any at all.
+    fn topmost(&self) -> Option<Object> {
+        let runs = |user: &DiskUse| match user.noun.as_str() {
+            "raid" => self.arrays.contains_key(&user.name),
+            "vg" => self.groups.contains_key(&user.name),
+            "image" => self.images.contains_key(&ImageWord::of(&user.name).key()),
+            _ => false,
+        };
+        let is_free = |disk: &str| !self.claims.users(disk).any(runs);
+        let mut images = self.images.keys();
+        let mut arrays = self.arrays.keys();
+        let mut groups = self.groups.iter();
+        let volumes_are_free = |(name, group): &(&String, &RunningGroup)| {
+            let mut volumes = group.volumes.keys();
+            volumes.all(|volume| is_free(&format!("{name}/{volume}")))
+        };
+        None.or_else(|| images.find(|key| is_free(key)).cloned().map(Object::Image))
+            .or_else(|| {
+                groups
+                    .find(volumes_are_free)
+                    .map(|(name, _)| Object::Group(name.clone()))
+            })
+            .or_else(|| {
+                arrays
+                    .find(|name| is_free(name))
+                    .cloned()
+                    .map(Object::Array)
+            })
     }
 
     /// What `disk` stands for, opened if it is not yet.
@@ -323,6 +376,7 @@ impl State {
                 group.served(vg, lv)
             }
             Reference::Url(url) => exports::remote(url, shards.place()?).await,
+            Reference::Image(word) => self.find_image(shards, word).await,
         }
     }
 }

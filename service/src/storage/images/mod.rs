@@ -32,7 +32,9 @@ pub use create::{Create, Formatted, create, read_options};
 pub use info::info;
 pub use map::map;
 pub use measure::{Measured, measure, measure_bitmaps};
+pub(super) use name::Identity;
 pub use name::Name;
+pub(super) use open::open_path;
 pub use open::{Chain, Format, How, Link, MAX_CHAIN, open};
 pub use policy::{Allow, Policy};
 pub use rebase::{Rebase, rebase};
@@ -46,7 +48,7 @@ use crate::api::Error;
 pub type Progress<'a> = &'a dyn Fn(u64, u64);
 
 /// A failure of the block layers, about the file `name`.
-fn failed(name: &str) -> impl Fn(weft_block::Error) -> Error {
+pub(super) fn failed(name: &str) -> impl Fn(weft_block::Error) -> Error {
     move |error| {
         let mut failure = Error::from_block(name, &error);
         if !failure.message.contains(name) {

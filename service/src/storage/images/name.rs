@@ -19,7 +19,7 @@ pub enum Name {
 
 /// What tells files apart, whatever they are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Identity {
+pub(in crate::storage) enum Identity {
     File(u64, u64),
     Nbd(String),
 }
@@ -68,7 +68,7 @@ impl Name {
     }
 
     /// What tells it from other files; nothing if there is no such file.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(in crate::storage) fn identity(&self) -> Option<Identity> {
         match self {
             Self::Path(path) => {
                 let metadata = std::fs::metadata(path).ok()?;
@@ -79,7 +79,7 @@ impl Name {
     }
 
     /// Whether a file is there; what is behind a URL always is.
-    pub(super) fn exists(&self) -> bool {
+    pub(in crate::storage) fn exists(&self) -> bool {
         match self {
             Self::Path(path) => path.exists(),
             Self::Nbd(_) => true,

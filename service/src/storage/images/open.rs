@@ -1,5 +1,6 @@
 //! Opening: from a name to a device, with all that the image there rests on.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -353,18 +354,7 @@ pub(super) async fn open_file(
     locked: bool,
 ) -> Result<Arc<dyn BlockDevice>> {
     match name {
-        Name::Path(path) => {
-            let options = weft_uring::OpenOptions {
-                read_only,
-                lock: locked,
-                fill_last_block: true,
-                ..weft_uring::OpenOptions::default()
-            };
-            let text = path.display().to_string();
-            let opened = FileDevice::open(path, &options);
-            let device = opened.map_err(|error| disks::file_failure(&text, &error))?;
-            Ok(Arc::new(device))
-        }
+        Name::Path(path) => open_path(path, read_only, locked),
         Name::Nbd(url) => {
             let device = NbdDevice::connect(url)
                 .await
@@ -372,6 +362,24 @@ pub(super) async fn open_file(
             Ok(Arc::new(device))
         }
     }
+}
+
+/// Opens the file or block device that holds an image.
+pub(in crate::storage) fn open_path(
+    path: &Path,
+    read_only: bool,
+    locked: bool,
+) -> Result<Arc<dyn BlockDevice>> {
+    let options = weft_uring::OpenOptions {
+        read_only,
+        lock: locked,
+        fill_last_block: true,
+        ..weft_uring::OpenOptions::default()
+    };
+    let text = path.display().to_string();
+    let opened = FileDevice::open(path, &options);
+    let device = opened.map_err(|error| disks::file_failure(&text, &error))?;
+    Ok(Arc::new(device))
 }
 
 /// The format that the first bytes look like.

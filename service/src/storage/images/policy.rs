@@ -29,7 +29,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// For the daemon: an image gets nothing by naming it.
+    /// For who looks at one image's own tables: it gets nothing by naming it.
     pub const STRICT: Self = Self {
         allow: Allow::Nothing,
         guess: false,
@@ -52,14 +52,8 @@ impl Policy {
     /// # Errors
     /// `Permission`.
     pub(super) fn check(&self, first: &Name, by: &str, file: &Name) -> Result<()> {
-        let allowed = match &self.allow {
-            Allow::Nothing => false,
-            Allow::Everything => true,
-            Allow::These(names) => names.iter().any(|name| is_same(name, file)),
-            Allow::Beside => is_beside(first, file),
-        };
         // A file that is not there is better told as that; it tells a stranger nothing.
-        if allowed || (self.allow != Allow::Nothing && !file.exists()) {
+        if self.allows(first, file) || (self.allow != Allow::Nothing && !file.exists()) {
             return Ok(());
         }
         let where_else = match self.allow {
@@ -70,6 +64,16 @@ impl Policy {
             "{by} names the file {file}{where_else}: if it is meant, say so with --allow-backing {file}"
         );
         Err(Error::new(ErrorKind::Permission, by, message))
+    }
+
+    /// Whether it allows `file` to who has named `first`.
+    pub(in crate::storage) fn allows(&self, first: &Name, file: &Name) -> bool {
+        match &self.allow {
+            Allow::Nothing => false,
+            Allow::Everything => true,
+            Allow::These(names) => names.iter().any(|name| is_same(name, file)),
+            Allow::Beside => is_beside(first, file),
+        }
     }
 }
 
