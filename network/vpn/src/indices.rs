@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use crate::entropy::{Entropy, draw};
@@ -18,7 +19,28 @@ pub(crate) enum Named {
 
 /// Which number stands for what. Numbers are drawn, so they tell nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Indices(HashMap<u32, Named>);
+pub(crate) struct Indices(HashMap<u32, Named, BuildHasherDefault<Drawn>>);
+
+/// Numbers that were drawn are as good as their hashes.
+#[derive(Default)]
+struct Drawn(u64);
+
+impl Hasher for Drawn {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(byte.into());
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The map takes its place from the low bits, and a mark from the top ones.
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl Indices {
     /// A new number for what `named` makes with it.

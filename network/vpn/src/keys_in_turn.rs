@@ -1,7 +1,6 @@
 //! The sessions with one peer: the previous, the current and the next (whitepaper, 6.2).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::Session;
 
@@ -16,11 +15,9 @@ pub(crate) struct KeysInTurn {
 }
 
 impl KeysInTurn {
-    /// The session to send with, if there is one that is still good.
-    pub(crate) fn sending(&self, now: Duration) -> Option<&Arc<Session>> {
-        self.current
-            .as_ref()
-            .filter(|session| session.may_send(now))
+    /// The session to send with, if there is one.
+    pub(crate) fn current(&self) -> Option<&Arc<Session>> {
+        self.current.as_ref()
     }
 
     /// Takes a session that both sides know of: we have opened the handshake, and it was answered. Returns the

@@ -5,6 +5,7 @@
 //! sent or was received.
 
 use std::fmt;
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -33,16 +34,22 @@ pub enum SessionError {
 }
 
 /// A pair of keys with one peer, and how far they were used.
+///
+/// With many peers a session is seldom in the nearest cache when its turn comes, so what one direction needs lies
+/// together: `ring` reads the first 40 bytes of a key and its last 16, and what stands beside them here is in the same
+/// cache lines.
+#[repr(C)]
 pub struct Session {
+    sent: AtomicU64,
+    /// Nanoseconds on the monotonic clock.
+    born: u64,
+    sending: Key,
     peer: PeerId,
     /// What the peer puts into messages to us, and we into messages to it.
     local: u32,
     remote: u32,
-    initiator: bool,
-    born: Duration,
-    sending: Key,
     receiving: Key,
-    sent: AtomicU64,
+    initiator: bool,
     seen: Mutex<ReplayWindow>,
 }
 
@@ -56,14 +63,14 @@ impl Session {
         now: Duration,
     ) -> Self {
         Self {
+            sent: AtomicU64::new(0),
+            born: nanoseconds(now),
+            sending: Key::new(&keys.sending),
             peer,
             local,
             remote,
-            initiator,
-            born: now,
-            sending: Key::new(&keys.sending),
             receiving: Key::new(&keys.receiving),
-            sent: AtomicU64::new(0),
+            initiator,
             seen: Mutex::new(ReplayWindow::new()),
         }
     }
@@ -125,6 +132,16 @@ impl Session {
         Ok(DATA_HEADER..DATA_HEADER + packet)
     }
 
+    /// Looks at the memory that sealing reads, so that all of it is on its way at once.
+    pub(crate) fn fetch_for_sealing(&self) {
+        black_box((self.sent(), self.remote));
+    }
+
+    /// Looks at the memory that opening reads, so that all of it is on its way at once.
+    pub(crate) fn fetch_for_opening(&self) {
+        black_box((self.local, self.initiator));
+    }
+
     pub(crate) fn is_initiator(&self) -> bool {
         self.initiator
     }
@@ -134,7 +151,7 @@ impl Session {
     }
 
     pub(crate) fn age(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.born)
+        now.saturating_sub(Duration::from_nanos(self.born))
     }
 
     /// Whether messages may still be sent and received with it.
@@ -163,6 +180,11 @@ impl fmt::Debug for Session {
             .field("sent", &self.sent)
             .finish_non_exhaustive()
     }
+}
+
+/// Enough for five centuries.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A key of the AEAD that is wiped when it is dropped.

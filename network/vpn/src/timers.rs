@@ -2,6 +2,7 @@
 //!
 //! Each method is named for what has happened. Whoever tells it asks [`Timers::due`] when the earliest instant is there.
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use crate::timing::{FORGET_KEYS_AFTER, KEEPALIVE_TIMEOUT, REKEY_TIMEOUT, RETRIES};
@@ -34,6 +35,11 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
+    /// Looks at all of them, so that they are in the cache soon.
+    pub(crate) fn fetch(&self) {
+        black_box((self.retransmit, self.forget, self.interval));
+    }
+
     /// The earliest instant at which something may be due.
     pub(crate) fn next(&self) -> Option<Duration> {
         let keepalive = self.keepalive.map(|(at, _)| at);

@@ -4,6 +4,7 @@
 //! unless that peer has the longest prefix of its source. A prefix has one owner: giving it to another moves it.
 
 mod prefix;
+mod recent;
 mod trie;
 
 use std::net::IpAddr;

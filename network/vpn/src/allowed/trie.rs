@@ -1,5 +1,7 @@
 //! A binary trie of prefixes whose one-way paths are left out, so that it has at most two nodes a prefix.
 
+use super::recent::Recent;
+
 /// An address as bits, the first one on top.
 pub(super) trait Bits: Copy + Eq {
     /// How many there are.
@@ -11,6 +13,8 @@ pub(super) trait Bits: Copy + Eq {
     fn common(self, other: Self) -> u8;
     /// The bit at `place`, which is below [`Bits::COUNT`].
     fn bit(self, place: u8) -> usize;
+    /// A number that is another for most other addresses, also for those beside it.
+    fn spread(self) -> u32;
 }
 
 impl Bits for u32 {
@@ -26,6 +30,10 @@ impl Bits for u32 {
 
     fn bit(self, place: u8) -> usize {
         (self >> (31 - place) & 1) as usize
+    }
+
+    fn spread(self) -> u32 {
+        spread(self.into())
     }
 }
 
@@ -43,6 +51,15 @@ impl Bits for u128 {
     fn bit(self, place: u8) -> usize {
         (self >> (127 - place) & 1) as usize
     }
+
+    fn spread(self) -> u32 {
+        spread((self >> 64) as u64 ^ self as u64)
+    }
+}
+
+/// Multiplies by the golden ratio, which keeps neighbours apart.
+fn spread(bits: u64) -> u32 {
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 /// The number of a node; `NONE` for no node.
@@ -71,6 +88,7 @@ pub(super) struct Trie<B, T> {
     nodes: Vec<Node<B, T>>,
     free: Vec<Number>,
     root: Number,
+    recent: Recent<B, T>,
 }
 
 impl<B: Bits, T: Copy> Trie<B, T> {
@@ -79,11 +97,16 @@ impl<B: Bits, T: Copy> Trie<B, T> {
             nodes: Vec::new(),
             free: Vec::new(),
             root: NONE,
+            recent: Recent::new(),
         }
     }
 
     /// The owner of the longest prefix of `address`.
     pub(super) fn find(&self, address: B) -> Option<T> {
+        self.recent.or_find(address, |address| self.walk(address))
+    }
+
+    fn walk(&self, address: B) -> Option<T> {
         let mut found = None;
         let mut at = self.root;
         while at != NONE {
@@ -102,6 +125,7 @@ impl<B: Bits, T: Copy> Trie<B, T> {
 
     /// Gives a prefix to an owner, and tells whose it was.
     pub(super) fn insert(&mut self, bits: B, length: u8, owner: T) -> Option<T> {
+        self.recent.forget();
         let bits = bits.first(length);
         let mut link = Link::Root;
         loop {
@@ -141,6 +165,7 @@ impl<B: Bits, T: Copy> Trie<B, T> {
 
     /// Takes a prefix away from its owner, and tells who that was.
     pub(super) fn remove(&mut self, bits: B, length: u8) -> Option<T> {
+        self.recent.forget();
         let bits = bits.first(length);
         let (mut parent, mut link) = (None, Link::Root);
         loop {

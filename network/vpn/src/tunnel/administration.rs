@@ -143,8 +143,8 @@ impl Tunnel {
         self.disallow_all(id);
         self.end_sessions(slot);
         let mut peer = self.peers.remove(slot);
-        self.deadlines.cancel(id, &mut peer.scheduled);
-        self.by_key.remove(&peer.public);
+        self.deadlines.cancel(id, &mut peer.state.scheduled);
+        self.by_key.remove(&peer.state.public);
     }
 
     /// All peers, in no order.
@@ -160,7 +160,7 @@ impl Tunnel {
     /// Changes the secret that the peer and we have besides. The next handshake uses it; sessions go on.
     pub fn set_preshared_key(&mut self, id: PeerId, psk: PresharedKey) {
         if let Some(slot) = self.slot(id) {
-            self.peers[slot].psk = psk;
+            self.peers[slot].state.psk = psk;
         }
     }
 
@@ -174,8 +174,8 @@ impl Tunnel {
     ) {
         let Some(slot) = self.slot(id) else { return };
         let peer = &mut self.peers[slot];
-        let first = peer.endpoint.replace(endpoint).is_none();
-        if first && peer.timers.interval().is_some() {
+        let first = peer.state.endpoint.replace(endpoint).is_none();
+        if first && peer.state.timers.interval().is_some() {
             self.keep_alive(slot, now, outputs);
         }
     }
@@ -189,7 +189,7 @@ impl Tunnel {
         outputs: &mut Vec<Output>,
     ) {
         let Some(slot) = self.slot(id) else { return };
-        let timers = &mut self.peers[slot].timers;
+        let timers = &mut self.peers[slot].state.timers;
         let interval = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         let begins = timers.interval().is_none() && interval.is_some();
         timers.set_interval(interval, now.monotonic);
@@ -204,15 +204,15 @@ impl Tunnel {
         let Some(slot) = self.slot(id) else { return };
         let before = self.allowed.insert(prefix, id);
         if let Some(before) = before.and_then(|before| self.slot(before)) {
-            self.peers[before].allowed.remove(&prefix);
+            self.peers[before].state.allowed.remove(&prefix);
         }
-        self.peers[slot].allowed.insert(prefix);
+        self.peers[slot].state.allowed.insert(prefix);
     }
 
     /// Takes addresses from the peer, if they are its.
     pub fn disallow(&mut self, id: PeerId, prefix: Prefix) {
         let Some(slot) = self.slot(id) else { return };
-        if self.peers[slot].allowed.remove(&prefix) {
+        if self.peers[slot].state.allowed.remove(&prefix) {
             self.allowed.remove(prefix);
         }
     }
@@ -220,7 +220,7 @@ impl Tunnel {
     /// Takes all addresses from the peer.
     pub fn disallow_all(&mut self, id: PeerId) {
         let Some(slot) = self.slot(id) else { return };
-        for prefix in std::mem::take(&mut self.peers[slot].allowed) {
+        for prefix in std::mem::take(&mut self.peers[slot].state.allowed) {
             self.allowed.remove(prefix);
         }
     }
@@ -229,12 +229,12 @@ impl Tunnel {
     pub(super) fn end_sessions(&mut self, slot: usize) {
         let peer = &mut self.peers[slot];
         self.indices.remove_all(peer.keys.drain());
-        if let Some(pending) = peer.pending.take() {
+        if let Some(pending) = peer.state.pending.take() {
             self.indices.remove(pending.index);
         }
-        peer.staged.clear();
-        peer.timers.stop();
-        peer.handshake_sent = None;
-        peer.succession_begun = false;
+        peer.state.staged.clear();
+        peer.state.timers.stop();
+        peer.state.handshake_sent = None;
+        peer.state.succession_begun = false;
     }
 }

@@ -35,10 +35,16 @@ impl Tunnel {
     /// them, which opens a handshake. Tell what was sealed by [`Tunnel::departed`].
     pub fn lane(&self, peer: PeerId, now: Now) -> Option<Lane> {
         let peer = &self.peers[self.slot(peer)?];
-        Some(Lane {
-            session: peer.keys.sending(now.monotonic)?.clone(),
-            endpoint: peer.endpoint?,
-        })
+        let session = peer.keys.current()?;
+        // Among many peers none of this is in the cache, and one wait is less than four.
+        peer.state.fetch();
+        session.fetch_for_sealing();
+        session.may_send(now.monotonic).then(|| {
+            Some(Lane {
+                session: session.clone(),
+                endpoint: peer.state.endpoint?,
+            })
+        })?
     }
 
     /// Sends a packet to the peer that has its destination, or keeps it until there is a session.
@@ -65,10 +71,10 @@ impl Tunnel {
     ) -> Result<(), Refusal> {
         let slot = self.slot(peer).ok_or(Refusal::UnknownPeer)?;
         let peer = &mut self.peers[slot];
-        if peer.endpoint.is_none() {
+        if peer.state.endpoint.is_none() {
             return Err(Refusal::NoEndpoint);
         }
-        peer.staged.push(packet);
+        peer.state.staged.push(packet);
         self.flush(slot, now, outputs);
         Ok(())
     }
@@ -85,11 +91,13 @@ impl Tunnel {
             return;
         };
         let peer = &mut self.peers[slot];
-        peer.sent_bytes += tally.bytes;
-        peer.timers.sent(now.monotonic);
+        peer.state.sent_bytes += tally.bytes;
+        peer.state.timers.sent(now.monotonic);
         if tally.data {
             let entropy = &mut *self.entropy;
-            peer.timers.data_sent(|| jitter(entropy), now.monotonic);
+            peer.state
+                .timers
+                .data_sent(|| jitter(entropy), now.monotonic);
         }
         let old = session.is_initiator() && session.age(now.monotonic) >= REKEY_AFTER_TIME;
         if old || session.sent() > REKEY_AFTER_MESSAGES {
@@ -101,10 +109,17 @@ impl Tunnel {
     /// The session by which data messages for `receiver` ([`crate::Data::receiver`]) are opened. Tell what was opened
     /// by [`Tunnel::arrived`].
     pub fn incoming(&self, receiver: u32, now: Now) -> Result<Arc<Session>, Refusal> {
-        match self.indices.find(receiver) {
-            Some(Named::Session(session)) if session.is_alive(now.monotonic) => Ok(session.clone()),
-            _ => Err(Refusal::UnknownSession),
+        let Some(Named::Session(session)) = self.indices.find(receiver) else {
+            return Err(Refusal::UnknownSession);
+        };
+        session.fetch_for_opening();
+        if let Some(slot) = self.slot(session.peer()) {
+            self.peers[slot].state.fetch();
         }
+        if !session.is_alive(now.monotonic) {
+            return Err(Refusal::UnknownSession);
+        }
+        Ok(session.clone())
     }
 
     /// Notes that genuine messages of the session came from `from`.
@@ -121,10 +136,10 @@ impl Tunnel {
         };
         self.found(slot, from, outputs);
         let peer = &mut self.peers[slot];
-        peer.received_bytes += tally.bytes;
-        peer.timers.received(now.monotonic);
+        peer.state.received_bytes += tally.bytes;
+        peer.state.timers.received(now.monotonic);
         if tally.data {
-            peer.timers.data_received(now.monotonic);
+            peer.state.timers.data_received(now.monotonic);
         }
         let (confirmed, out) = peer.keys.heard(session.local_index());
         self.indices.remove_all(out);
@@ -134,8 +149,8 @@ impl Tunnel {
         }
         let late = session.is_initiator() && session.age(now.monotonic) >= REKEY_ON_RECEIVE_AFTER;
         let peer = &mut self.peers[slot];
-        if late && !peer.succession_begun {
-            peer.succession_begun = true;
+        if late && !peer.state.succession_begun {
+            peer.state.succession_begun = true;
             self.want_handshake(slot, now, outputs);
         }
         self.schedule(slot);
@@ -173,12 +188,12 @@ impl Tunnel {
     /// Sends all that waits for a session, or wants one.
     pub(super) fn flush(&mut self, slot: usize, now: Now, outputs: &mut Vec<Output>) {
         while let Some(lane) = self.lane(self.peers[slot].id, now) {
-            let Some(packet) = self.peers[slot].staged.pop() else {
+            let Some(packet) = self.peers[slot].state.staged.pop() else {
                 return;
             };
             self.seal(&lane, &packet, now, outputs);
         }
-        if !self.peers[slot].staged.is_empty() {
+        if !self.peers[slot].state.staged.is_empty() {
             self.want_handshake(slot, now, outputs);
         }
     }

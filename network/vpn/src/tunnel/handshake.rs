@@ -21,8 +21,8 @@ impl Tunnel {
     pub(super) fn want_handshake(&mut self, slot: usize, now: Now, outputs: &mut Vec<Output>) {
         let peer = &mut self.peers[slot];
         let recently = |at| now.monotonic.saturating_sub(at) < REKEY_TIMEOUT;
-        if !peer.handshake_sent.is_some_and(recently) {
-            peer.timers.handshake_wanted();
+        if !peer.state.handshake_sent.is_some_and(recently) {
+            peer.state.timers.handshake_wanted();
             self.open_handshake(slot, now, outputs);
         }
     }
@@ -33,26 +33,30 @@ impl Tunnel {
             return;
         };
         let peer = &mut self.peers[slot];
-        let Some(to) = peer.endpoint else { return };
+        let Some(to) = peer.state.endpoint else {
+            return;
+        };
         let entropy = &mut *self.entropy;
-        let timestamp = Timestamp::after(peer.sent_timestamp, now.wall);
+        let timestamp = Timestamp::after(peer.state.sent_timestamp, now.wall);
         let ephemeral = draw_secret(entropy);
-        let opened = noise::open(&identity.private, &peer.public, ephemeral, timestamp);
+        let opened = noise::open(&identity.private, &peer.state.public, ephemeral, timestamp);
         let Some((opened, noise)) = opened else {
             return;
         };
-        if let Some(pending) = peer.pending.take() {
+        if let Some(pending) = peer.state.pending.take() {
             self.indices.remove(pending.index);
         }
         let index = self.indices.add(entropy, |_| Named::Handshake(peer.id));
         let mut message = Initiation::emit(index, &noise);
-        peer.jar.sign(&mut message, now.monotonic);
-        peer.pending = Some(Pending { index, opened });
-        peer.sent_timestamp = Some(timestamp);
-        peer.handshake_sent = Some(now.monotonic);
-        peer.sent_bytes += message.len() as u64;
-        peer.timers.sent(now.monotonic);
-        peer.timers.initiation_sent(jitter(entropy), now.monotonic);
+        peer.state.jar.sign(&mut message, now.monotonic);
+        peer.state.pending = Some(Pending { index, opened });
+        peer.state.sent_timestamp = Some(timestamp);
+        peer.state.handshake_sent = Some(now.monotonic);
+        peer.state.sent_bytes += message.len() as u64;
+        peer.state.timers.sent(now.monotonic);
+        peer.state
+            .timers
+            .initiation_sent(jitter(entropy), now.monotonic);
         outputs.push(Output::Send {
             to,
             bytes: message.into(),
@@ -80,14 +84,15 @@ impl Tunnel {
         let peer = &mut self.peers[slot];
         let too_soon = |at| now.monotonic.saturating_sub(at) < BETWEEN_INITIATIONS;
         let is_old = peer
+            .state
             .seen_timestamp
             .is_some_and(|seen| accepted.timestamp <= seen);
-        if is_old || peer.initiation_taken.is_some_and(too_soon) {
+        if is_old || peer.state.initiation_taken.is_some_and(too_soon) {
             return Err(Refusal::Stale);
         }
-        peer.seen_timestamp = Some(accepted.timestamp);
-        peer.initiation_taken = Some(now.monotonic);
-        peer.received_bytes += crate::message::INITIATION as u64;
+        peer.state.seen_timestamp = Some(accepted.timestamp);
+        peer.state.initiation_taken = Some(now.monotonic);
+        peer.state.received_bytes += crate::message::INITIATION as u64;
         self.respond(slot, accepted, initiation.sender(), from, now, outputs)
     }
 
@@ -102,7 +107,7 @@ impl Tunnel {
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         let peer = &mut self.peers[slot];
-        let (noise, keys) = accepted.answer(&peer.psk).ok_or(Refusal::Forged)?;
+        let (noise, keys) = accepted.answer(&peer.state.psk).ok_or(Refusal::Forged)?;
         let mut made = None;
         let local = self.indices.add(&mut *self.entropy, |local| {
             let session = Session::new(peer.id, local, remote, false, &keys, now.monotonic);
@@ -113,12 +118,12 @@ impl Tunnel {
         self.indices
             .remove_all(made.into_iter().flat_map(|made| peer.keys.answered(made)));
         let mut message = Response::emit(local, remote, &noise);
-        peer.jar.sign(&mut message, now.monotonic);
-        peer.handshake_sent = Some(now.monotonic);
-        peer.sent_bytes += message.len() as u64;
-        peer.timers.session_made(now.monotonic);
-        peer.timers.received(now.monotonic);
-        peer.timers.sent(now.monotonic);
+        peer.state.jar.sign(&mut message, now.monotonic);
+        peer.state.handshake_sent = Some(now.monotonic);
+        peer.state.sent_bytes += message.len() as u64;
+        peer.state.timers.session_made(now.monotonic);
+        peer.state.timers.received(now.monotonic);
+        peer.state.timers.sent(now.monotonic);
         self.found(slot, from, outputs);
         outputs.push(Output::Send {
             to: from,
@@ -143,23 +148,23 @@ impl Tunnel {
         };
         let slot = self.slot(id).ok_or(Refusal::UnknownSession)?;
         let peer = &mut self.peers[slot];
-        let pending = peer.pending.as_mut().ok_or(Refusal::UnknownSession)?;
+        let pending = peer.state.pending.as_mut().ok_or(Refusal::UnknownSession)?;
         let keys = pending
             .opened
-            .finish(&peer.psk, response.noise())
+            .finish(&peer.state.psk, response.noise())
             .ok_or(Refusal::Forged)?;
-        peer.pending = None;
+        peer.state.pending = None;
         let session = Session::new(id, index, response.sender(), true, &keys, now.monotonic);
         let session = Arc::new(session);
         self.indices.replace(index, session.clone());
         self.indices.remove_all(peer.keys.confirmed(session));
-        peer.received_bytes += crate::message::RESPONSE as u64;
-        peer.timers.session_made(now.monotonic);
-        peer.timers.received(now.monotonic);
+        peer.state.received_bytes += crate::message::RESPONSE as u64;
+        peer.state.timers.session_made(now.monotonic);
+        peer.state.timers.received(now.monotonic);
         self.found(slot, from, outputs);
         self.completed(slot, now, outputs);
         // The peer does not send before it has heard us with the new keys.
-        if self.peers[slot].staged.is_empty() {
+        if self.peers[slot].state.staged.is_empty() {
             self.keep_alive(slot, now, outputs);
         } else {
             self.flush(slot, now, outputs);
@@ -170,16 +175,16 @@ impl Tunnel {
     /// Both sides have a new session.
     pub(super) fn completed(&mut self, slot: usize, now: Now, outputs: &mut Vec<Output>) {
         let peer = &mut self.peers[slot];
-        peer.timers.handshake_completed();
-        peer.succession_begun = false;
-        peer.last_handshake = Some(now.wall);
+        peer.state.timers.handshake_completed();
+        peer.state.succession_begun = false;
+        peer.state.last_handshake = Some(now.wall);
         outputs.push(Output::Event(Event::HandshakeCompleted(peer.id)));
     }
 
     /// Notes where something genuine came from.
     pub(super) fn found(&mut self, slot: usize, from: Endpoint, outputs: &mut Vec<Output>) {
         let peer = &mut self.peers[slot];
-        let before = peer.endpoint.replace(from);
+        let before = peer.state.endpoint.replace(from);
         if before.is_some_and(|before| before.remote != from.remote) {
             outputs.push(Output::Event(Event::Roamed(peer.id, from.remote)));
         }
@@ -193,7 +198,7 @@ impl Tunnel {
             None => return Err(Refusal::UnknownSession),
         };
         let slot = self.slot(id).ok_or(Refusal::UnknownSession)?;
-        let taken = self.peers[slot].jar.take(reply, now.monotonic);
+        let taken = self.peers[slot].state.jar.take(reply, now.monotonic);
         taken.then_some(()).ok_or(Refusal::Forged)
     }
 

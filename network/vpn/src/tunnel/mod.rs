@@ -116,8 +116,9 @@ impl Tunnel {
     /// Sees to it that the peer's timers are looked at in time.
     fn schedule(&mut self, slot: usize) {
         let peer = &mut self.peers[slot];
-        if let Some(at) = peer.timers.next() {
-            self.deadlines.at_latest(at, peer.id, &mut peer.scheduled);
+        if let Some(at) = peer.state.timers.next() {
+            self.deadlines
+                .at_latest(at, peer.id, &mut peer.state.scheduled);
         }
     }
 }
