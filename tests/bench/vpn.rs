@@ -25,7 +25,7 @@ const CONTESTANTS: [(&str, &str, &[&str]); 4] = [
     ),
     (
         "gotatun-cli",
-        "gotatun-cli",
+        "gotatun",
         &["-f", "--disable-drop-privileges"],
     ),
 ];

@@ -41,10 +41,15 @@ impl<E> Skip for Result<(), E> {
     }
 }
 
-/// Where system programs are, also for users whose PATH leaves the sbin folders out.
+/// Where programs are: system programs also for users whose PATH leaves the sbin folders out, and those that
+/// `scripts/install-deps` has built.
 pub(crate) fn program_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
-    format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
+    let built = crate::cache_dir().join("judges/bin");
+    format!(
+        "{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin:{}",
+        built.display()
+    )
 }
 
 /// Those of `programs` that are not installed.

@@ -1,7 +1,9 @@
 //! `wg` on our socket.
 
-use anyhow::Result;
-use weft_tests::{can, require, skip};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use weft_tests::{Netns, Process, can, require, skip, temp_dir};
 
 use crate::lab::{Runner, Site};
 
@@ -140,5 +142,72 @@ fn very_many_addresses_and_peers_are_taken() -> Result<()> {
             .sum();
         assert_eq!(shown, count);
     }
+    Ok(())
+}
+
+/// How often the threads of a process have been woken.
+fn wakes(process: &Process) -> Result<u64> {
+    let mut all = 0;
+    for thread in std::fs::read_dir(format!("/proc/{}/task", process.pid()))? {
+        let status = std::fs::read_to_string(thread?.path().join("status"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        all += line
+            .context("the kernel counts them")?
+            .trim()
+            .parse::<u64>()?;
+    }
+    Ok(all)
+}
+
+/// What it has taken for itself, without its program.
+fn resident_bytes(process: &Process) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kib.context("the kernel tells it")?.trim().parse::<u64>()? * 1024)
+}
+
+/// What their sessions take is counted in `network/vpn/tests/allocation.rs`: less than 8 KB each.
+#[test]
+fn a_thousand_idle_peers_cost_little_memory_and_wake_nobody() -> Result<()> {
+    require!("ip", "wg");
+    if !can::be_root() {
+        skip!("needs root");
+    }
+    let (netns, folder) = (Netns::new()?, temp_dir());
+    let name = format!("wi{}", std::process::id());
+    let mut command = netns.command(env!("CARGO_BIN_EXE_tunnel-process"));
+    command.arg(&name);
+    let process = Process::spawn(command)?;
+    let start = Instant::now();
+    while netns.run("wg", ["show", &name]).is_err() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "it does not answer"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let peers: String = (1..=1000_u32)
+        .map(|peer| {
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 + peer);
+            format!(
+                "[Peer]\nPublicKey = {}\nAllowedIPs = {address}/32\nEndpoint = 192.0.2.1:9\n",
+                key(peer)
+            )
+        })
+        .collect();
+    let file = folder.path().join("peers");
+    std::fs::write(&file, format!("[Interface]\nPrivateKey = {KEY}\n{peers}"))?;
+    let file = file.to_str().context("the folder's path is text")?;
+    netns.run("wg", ["setconf", &name, file])?;
+    let resident = resident_bytes(&process)?;
+    assert!(resident < 20_000_000, "{resident} bytes");
+    let before = wakes(&process)?;
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(wakes(&process)?, before, "somebody was woken");
     Ok(())
 }

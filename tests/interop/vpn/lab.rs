@@ -20,7 +20,33 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runner {
     Ours,
+    Judge(Judge),
+}
+
+/// Implementations that others made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judge {
     WireguardGo,
+    Boringtun,
+    Gotatun,
+}
+
+impl Judge {
+    /// The program, and what comes before the interface's name.
+    pub(crate) fn program(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::WireguardGo => ("wireguard-go", &["-f"]),
+            Self::Boringtun => ("boringtun-cli", &["-f", "--disable-drop-privileges"]),
+            Self::Gotatun => ("gotatun", &["-f", "--disable-drop-privileges"]),
+        }
+    }
+
+    /// Whether it may be missing: gotatun takes minutes to build, so only a bench and a soak install it.
+    pub(crate) fn is_left_out(self) -> bool {
+        self == Self::Gotatun
+            && std::env::var_os("WEFT_SEEDS").is_none()
+            && !weft_tests::missing_programs(&[self.program().0]).is_empty()
+    }
 }
 
 /// A host with one end of a tunnel.
@@ -49,7 +75,7 @@ impl Site {
         let netns = Netns::new()?;
         let end = match runner {
             Runner::Ours => ours(&netns, &name)?,
-            Runner::WireguardGo => judge(&netns, &name)?,
+            Runner::Judge(judge) => run_judge(judge, &netns, &name)?,
         };
         let folder = temp_dir();
         let private = PrivateKey::new([number; 32]);
@@ -141,16 +167,17 @@ fn told(error: weft_netio::Error) -> anyhow::Error {
     anyhow::anyhow!(error.sentence())
 }
 
-fn judge(netns: &Netns, name: &str) -> Result<End> {
-    let mut command = netns.command("wireguard-go");
-    command.args(["-f", name]).env("LOG_LEVEL", "error");
+fn run_judge(judge: Judge, netns: &Netns, name: &str) -> Result<End> {
+    let (program, before) = judge.program();
+    let mut command = netns.command(program);
+    command.args(before).arg(name).env("LOG_LEVEL", "error");
     let (null, err) = (std::process::Stdio::null(), std::process::Stdio::null());
     command.stdout(null).stderr(err);
     let process = Process::spawn(command)?;
     let start = Instant::now();
     while netns.run("wg", ["show", name]).is_err() {
         if start.elapsed() > LIMIT {
-            bail!("wireguard-go does not answer");
+            bail!("{program} does not answer");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

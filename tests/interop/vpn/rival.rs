@@ -3,12 +3,12 @@
 use anyhow::Result;
 use weft_tests::{can, require, skip};
 
-use crate::lab::{Runner, Site, join};
+use crate::lab::{Judge, Runner, Site, join};
 
-fn pair(mtu: u32) -> Result<(Site, Site)> {
+fn pair(judge: Judge, mtu: u32) -> Result<(Site, Site)> {
     let (ours, theirs) = (
         Site::new(Runner::Ours, 1)?,
-        Site::new(Runner::WireguardGo, 2)?,
+        Site::new(Runner::Judge(judge), 2)?,
     );
     join(&ours, &theirs)?;
     ours.bring_up(7001, mtu)?;
@@ -25,13 +25,17 @@ fn introduce(from: &Site, to: &Site, endpoint: &str, psk: bool) -> Result<()> {
     from.know(to, Some(endpoint), psk)
 }
 
-#[test]
-fn each_side_opens_the_tunnel_over_both_versions_with_and_without_a_preshared_key() -> Result<()> {
-    require!("ip", "ping", "wg", "wireguard-go");
+/// Opens the tunnel from each side, over both versions, with and without a preshared key.
+fn each_side_opens(judge: Judge) -> Result<()> {
+    let (program, _) = judge.program();
+    if judge.is_left_out() {
+        return Ok(());
+    }
+    require!("ip", "ping", "wg", program);
     if !can::be_root() {
         skip!("needs root");
     }
-    let (ours, theirs) = pair(1420)?;
+    let (ours, theirs) = pair(judge, 1420)?;
     for psk in [false, true] {
         for (to_theirs, to_ours) in [
             ("192.168.66.2:7002", "192.168.66.1:7001"),
@@ -49,13 +53,28 @@ fn each_side_opens_the_tunnel_over_both_versions_with_and_without_a_preshared_ke
 }
 
 #[test]
+fn wireguard_go_and_we_open_tunnels() -> Result<()> {
+    each_side_opens(Judge::WireguardGo)
+}
+
+#[test]
+fn boringtun_and_we_open_tunnels() -> Result<()> {
+    each_side_opens(Judge::Boringtun)
+}
+
+#[test]
+fn gotatun_and_we_open_tunnels() -> Result<()> {
+    each_side_opens(Judge::Gotatun)
+}
+
+#[test]
 fn packets_of_all_sizes_come_through_with_any_mtu() -> Result<()> {
     require!("ip", "ping", "wg", "wireguard-go", "iperf3");
     if !can::be_root() {
         skip!("needs root");
     }
     for mtu in [1280, 1420, 9000, 65_000] {
-        let (ours, theirs) = pair(mtu)?;
+        let (ours, theirs) = pair(Judge::WireguardGo, mtu)?;
         introduce(&ours, &theirs, "192.168.66.2:7002", true)?;
         for size in [0, 1, 15, 16, 17, mtu - 29, mtu - 28] {
             ours.ping(&theirs, size)?;
@@ -93,7 +112,7 @@ fn an_end_that_moves_is_followed() -> Result<()> {
     if !can::be_root() {
         skip!("needs root");
     }
-    let (ours, theirs) = pair(1420)?;
+    let (ours, theirs) = pair(Judge::WireguardGo, 1420)?;
     introduce(&ours, &theirs, "192.168.66.2:7002", true)?;
     ours.ping(&theirs, 56)?;
     // Our host gets another address, and the one that we had sent from is gone.
@@ -119,7 +138,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() -> Result<()> {
     if !can::be_root() {
         skip!("needs root");
     }
-    let (ours, theirs) = pair(1420)?;
+    let (ours, theirs) = pair(Judge::WireguardGo, 1420)?;
     // Of the same subnet, so that routing alone would choose the first address.
     let ip = |arguments: &[&str]| ours.netns.run("ip", arguments);
     ip(&["address", "add", "192.168.66.50/24", "dev", "uplink"])?;
