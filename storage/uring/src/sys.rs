@@ -139,6 +139,11 @@ pub(crate) fn lock_whole(fd: impl AsFd) -> io::Result<()> {
     set_lock(fd, &lock_of(libc::F_WRLCK, 0, 0))
 }
 
+/// Lets this open file description's lock on the byte go.
+pub(crate) fn unlock_byte(fd: impl AsFd, byte: u64) -> io::Result<()> {
+    set_lock(fd, &lock_of(libc::F_UNLCK, byte, 1))
+}
+
 /// Lets all locks of this open file description go.
 pub(crate) fn unlock_whole(fd: impl AsFd) -> io::Result<()> {
     set_lock(fd, &lock_of(libc::F_UNLCK, 0, 0))

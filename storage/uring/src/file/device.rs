@@ -10,7 +10,8 @@ use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, Info, Result, SECTOR
 
 use super::cached::Cached;
 use super::errors::cannot;
-use super::open::{Engine, Kind, OpenFile, OpenOptions};
+use super::lock;
+use super::open::{Engine, Kind, OpenFile, OpenOptions, in_use};
 use super::queue::{FileQueue, Way};
 use crate::executor::Core;
 
@@ -77,6 +78,27 @@ impl FileDevice {
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.file.path
+    }
+
+    /// Makes the lock of a writer, who writes no more, that of a reader: others may read too.
+    ///
+    /// # Errors
+    /// `Io` if the kernel refuses; the lock is what it was then.
+    pub fn lock_to_read(&self) -> Result<()> {
+        let done = lock::only_read(&self.file.file);
+        done.map_err(|error| cannot(&self.file.path, "locked", error))
+    }
+
+    /// Makes the lock of a reader that of a writer, for somebody who writes through another opening that has no lock.
+    ///
+    /// # Errors
+    /// `Busy` if others have it; the lock is what it was then.
+    pub fn lock_to_write(&self) -> Result<()> {
+        let done = lock::also_write(&self.file.file);
+        done.map_err(|error| match error.raw_os_error() {
+            None => in_use(&self.file.path, error),
+            Some(_) => cannot(&self.file.path, "locked", error),
+        })
     }
 
     /// Whether it is a block device rather than a regular file.

@@ -40,6 +40,24 @@ pub(super) fn acquire(file: &File, read_only: bool) -> io::Result<()> {
     taken
 }
 
+/// Makes a reader's locks a writer's.
+///
+/// # Errors
+/// `WouldBlock` if somebody else reads what must not change, or writes; the locks are a reader's then.
+pub(super) fn also_write(file: &File) -> io::Result<()> {
+    let taken = take(file, &[READ, WRITE, RESIZE], &[WRITE, RESIZE]);
+    if taken.is_err() {
+        only_read(file)?;
+    }
+    taken
+}
+
+/// Makes a writer's locks a reader's, so that others may read too.
+pub(super) fn only_read(file: &File) -> io::Result<()> {
+    sys::unlock_byte(file, DOES + WRITE)?;
+    sys::unlock_byte(file, DOES + RESIZE)
+}
+
 /// Lets all locks go.
 pub(super) fn release(file: &File) {
     // A file that cannot be unlocked is about to be closed, which unlocks it.
@@ -94,6 +112,21 @@ mod tests {
                 acquire(&third, false).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn a_writer_becomes_a_reader_among_others_and_a_reader_alone_a_writer() {
+        let (one, two) = two();
+        acquire(&one, false).unwrap();
+        only_read(&one).unwrap();
+        acquire(&two, true).unwrap();
+        let error = also_write(&one).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        // It is a reader still: the other one cannot write either, and both can read.
+        assert!(also_write(&two).is_err());
+        release(&two);
+        also_write(&one).unwrap();
+        assert!(acquire(&two, true).is_err());
     }
 
     #[test]

@@ -220,7 +220,7 @@ fn kind_of_file(path: &Path) -> Result<Kind> {
     }
 }
 
-fn in_use(path: &Path, error: io::Error) -> Error {
+pub(super) fn in_use(path: &Path, error: io::Error) -> Error {
     let sentence = format!(
         "{} is in use: another opener holds it, in this program, another one or the kernel",
         path.display()
