@@ -43,6 +43,8 @@ pub struct Daemon {
     /// Machines and the sockets that serve them.
     pub attach: Machines,
     exports: crate::storage::exports::Exports,
+    /// Who takes a disk by its word holds it until the word is written down; who changes words waits for that.
+    words: tokio::sync::RwLock<()>,
     /// One lab goes up or down at a time.
     lab: tokio::sync::Mutex<()>,
     options: Options,
@@ -74,6 +76,7 @@ impl Daemon {
                 network: Networks::start(store.clone(), shards),
                 attach: Machines::start(store.clone(), paths.clone()),
                 exports: crate::storage::exports::Exports::start(store),
+                words: tokio::sync::RwLock::new(()),
                 lab: tokio::sync::Mutex::new(()),
                 options,
                 rootless,

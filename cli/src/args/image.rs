@@ -128,6 +128,16 @@ pub(crate) enum LiveCommand {
         /// The DISK: qcow2:PATH
         disk: String,
     },
+    /// Make a new image the top of one that is in use: what was there stays as it is, and its users go on
+    Overlay {
+        /// The DISK: qcow2:PATH. Its word is that of the new image afterwards
+        disk: String,
+        /// The new image's file
+        path: PathBuf,
+        /// How it is made: KEY=VALUE, by QEMU's names
+        #[arg(short = 'o', long = "option", value_parser = parse_option)]
+        options: Vec<(String, String)>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -145,6 +145,7 @@ mod tests {
             "weft image snapshot apply a.qcow2 monday",
             "weft image rebase a.qcow2 --backing b --backing-format raw --unsafe",
             "weft image show qcow2:a.qcow2",
+            "weft image overlay qcow2:a.qcow2 b.qcow2 -o cluster_size=4K",
             "weft export add data/root --nbd unix:/tmp/s --name root --read-only",
             "weft export add data/root --vhost /tmp/s",
             "weft net create lan --subnet 10.0.0.0/24 --mode isolated --dhcp off",

@@ -17,6 +17,11 @@ use crate::render::images as tables;
 use crate::render::{CopyProgress, Output};
 
 pub(crate) fn run(command: ImageCommand, output: &Output) -> Result<ExitCode> {
+    if let ImageCommand::Snapshot(command) = &command
+        && super::live::snapshot(command, output)?
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
     weft_uring::block_on(dispatch(command, output))
 }
 
@@ -337,9 +342,7 @@ async fn snapshot(command: SnapshotCommand, output: &Output) -> Result<()> {
     match command {
         SnapshotCommand::Create { path, tag } => {
             let made = images::create_snapshot(&Name::of(&path)?, None, &tag).await?;
-            output.show(&made, |made| {
-                format!("{path}: snapshot {} is {:?}\n", made.id, made.name)
-            });
+            output.show(&made, |made| tables::snapshot_made(&path, made));
         }
         SnapshotCommand::List { path } => {
             let all = images::snapshots(&Name::of(&path)?, None, true).await?;

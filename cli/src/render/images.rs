@@ -182,6 +182,11 @@ pub(crate) fn comparison(found: &ImageComparison) -> String {
     }
 }
 
+/// A snapshot that was made in `path`.
+pub(crate) fn snapshot_made(path: &str, made: &ImageSnapshot) -> String {
+    format!("{path}: snapshot {} is {:?}\n", made.id, made.name)
+}
+
 /// The images that serve as disks.
 pub(crate) fn open(open: &[ImageDisk]) -> String {
     let row = |image: &ImageDisk| {

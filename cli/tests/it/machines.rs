@@ -201,8 +201,15 @@ fn a_guest_lives_on_an_image() {
     lab.hear("ready, and writing on");
     let image = &weft.json(&["image", "list"])[0];
     assert_eq!(image["used_by"][0]["noun"], "vm", "{image}");
+    let word = image["disk"].as_str().unwrap();
     let (kind, message) = weft.fails(&["disk", "wipe", "./demo/top.qcow2"]);
     assert_eq!(kind, "in-use", "{message}");
+    weft.ok(&["image", "snapshot", "create", "demo/top.qcow2", "early"]);
+    weft.ok(&["image", "overlay", word, "demo/next.qcow2"]);
+    assert_eq!(
+        weft.json(&["vm", "show", "first"])["disks"][0],
+        format!("qcow2:{}", weft.at("demo/next.qcow2"))
+    );
     // Another daemon, in order: what was written is in the image, and the guest waits for it.
     weft.ok(&["daemon", "--stop"]);
     let files = lab.files();
@@ -215,8 +222,10 @@ fn a_guest_lives_on_an_image() {
     lab.tell("poweroff");
     lab.hear("guest: powering off");
     weft.ok(&["down", "lab.toml"]);
-    let top = weft.at("demo/top.qcow2");
-    weft_tests::run("qemu-img", ["check", "-q", "-f", "qcow2", &top]).unwrap();
+    for image in ["demo/top.qcow2", "demo/next.qcow2"] {
+        let image = weft.at(image);
+        weft_tests::run("qemu-img", ["check", "-q", "-f", "qcow2", &image]).unwrap();
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod image_disks;
 mod images;
 mod kvm;
 mod labs;
+mod live;
 mod machines;
 mod networks;
 mod program;

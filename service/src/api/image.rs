@@ -208,3 +208,24 @@ pub struct ImageWanted {
     /// The DISK.
     pub disk: String,
 }
+
+/// A snapshot in an image that serves as a disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageSnapshotWanted {
+    /// The image's DISK, or the one that holds it.
+    pub disk: String,
+    /// Its name, or its number.
+    pub tag: String,
+}
+
+/// Make a new image the top of one that is in use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageOverlay {
+    /// The DISK.
+    pub disk: String,
+    /// The new image's file.
+    pub path: String,
+    /// Options by QEMU's names and values.
+    #[serde(default)]
+    pub options: Vec<(String, String)>,
+}

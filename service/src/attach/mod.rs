@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::api::{Console, Engine, Error, ErrorKind, Machine, MachineState, Result, VmRun};
 use crate::paths::{Paths, fits_a_socket};
+use crate::storage::disks::key;
 use crate::store::{Kind, Store};
 
 use backends::{Backend, Port};
@@ -275,6 +276,27 @@ impl Machines {
                 }
             }
         }
+    }
+
+    /// The disk that machines know as `from` is `to` from now on.
+    ///
+    /// # Errors
+    /// `Io` if the store cannot be written.
+    pub async fn rename_disk(&self, from: &str, to: &str) -> Result<()> {
+        for (name, held) in self.running.lock().await.iter_mut() {
+            let mut record = held.record.clone();
+            let disks = record.run.disks.iter_mut();
+            let mut changed = false;
+            for disk in disks.filter(|disk| key(disk) == from) {
+                to.clone_into(disk);
+                changed = true;
+            }
+            if changed {
+                self.store.put(Kind::Machine, name, &record)?;
+                held.record = record;
+            }
+        }
+        Ok(())
     }
 
     /// Closes all sockets; the machines run on and wait for the next daemon.

@@ -1,12 +1,15 @@
 //! Where the families meet: disks and ports become exports and machines.
 
+use futures_util::future::BoxFuture;
+
 use super::Daemon;
 use crate::api::{
-    DiskUse, Error, ErrorKind, Export, ExportAdd, Machine, Port, PortAdd, Result, VmRun,
+    DiskUse, Error, ErrorKind, Export, ExportAdd, ImageDisk, ImageOverlay, Machine, Port, PortAdd,
+    Result, VmRun,
 };
 use crate::attach::backends;
 use crate::attach::record::MachineRecord;
-use crate::storage::disks::{self, Access};
+use crate::storage::disks::{self, Access, Renames};
 use crate::storage::exports;
 
 fn vm(name: &str) -> DiskUse {
@@ -21,6 +24,16 @@ fn port_name(machine: &str, number: usize) -> String {
     format!("{machine}-{number}")
 }
 
+impl Renames for Daemon {
+    fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            // A machine that knows the new word beside an export that reads what it was is well; the reverse is not.
+            self.attach.rename_disk(from, to).await?;
+            self.exports.rename_disk(from, to).await
+        })
+    }
+}
+
 impl Daemon {
     /// All exports.
     pub async fn exports(&self) -> Vec<Export> {
@@ -32,6 +45,7 @@ impl Daemon {
     /// # Errors
     /// `Exists`, `InUse`, `NotFound`, or what keeps the address from being served.
     pub async fn add_export(&self, request: &ExportAdd) -> Result<Export> {
+        let _words = self.words.read().await;
         let name = exports::name_of(request)?;
         if self.exports.has(&name).await {
             return Err(Error::exists("export", &name));
@@ -57,6 +71,20 @@ impl Daemon {
         self.exports.remove(name).await?;
         self.storage.release(&exports::user(name)).await;
         Ok(())
+    }
+
+    /// Makes a new image the top of one that is in use. The disk has another word then, which exports and machines learn.
+    ///
+    /// # Errors
+    /// As [`overlay_image`](crate::storage::Storage::overlay_image).
+    pub async fn overlay_image(&self, request: &ImageOverlay) -> Result<ImageDisk> {
+        let _words = self.words.write().await;
+        let ImageOverlay {
+            disk,
+            path,
+            options,
+        } = request;
+        self.storage.overlay_image(disk, path, options, self).await
     }
 
     pub(super) async fn restore_exports(&self) {
@@ -148,6 +176,7 @@ impl Daemon {
 
     /// Takes a machine's disks and ports and serves them on its sockets.
     async fn plug_in(&self, record: MachineRecord) -> Result<()> {
+        let _words = self.words.read().await;
         let run = record.run.clone();
         let queues = u16::try_from(run.cpus).unwrap_or(u16::MAX);
         let mut ports = Vec::new();

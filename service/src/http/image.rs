@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 
 use super::{Answer, Body};
-use crate::api::{ImageDisk, ImageWanted};
+use crate::api::{ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageWanted};
 use crate::daemon::Daemon;
 
 type Shared = State<Arc<Daemon>>;
@@ -16,6 +16,11 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
     Router::new()
         .route("/v1/image", get(list))
         .route("/v1/image/show", post(show))
+        .route("/v1/image/overlay", post(overlay))
+        .route("/v1/image/snapshot/list", post(snapshots))
+        .route("/v1/image/snapshot/create", post(snapshot_create))
+        .route("/v1/image/snapshot/apply", post(snapshot_apply))
+        .route("/v1/image/snapshot/delete", post(snapshot_delete))
 }
 
 async fn list(State(daemon): Shared) -> Answer<Vec<ImageDisk>> {
@@ -24,4 +29,45 @@ async fn list(State(daemon): Shared) -> Answer<Vec<ImageDisk>> {
 
 async fn show(State(daemon): Shared, Body(request): Body<ImageWanted>) -> Answer<ImageDisk> {
     Ok(Json(daemon.storage.image(&request.disk).await?))
+}
+
+async fn overlay(State(daemon): Shared, Body(request): Body<ImageOverlay>) -> Answer<ImageDisk> {
+    Ok(Json(daemon.overlay_image(&request).await?))
+}
+
+async fn snapshots(
+    State(daemon): Shared,
+    Body(request): Body<ImageWanted>,
+) -> Answer<Vec<ImageSnapshot>> {
+    Ok(Json(daemon.storage.image_snapshots(&request.disk).await?))
+}
+
+async fn snapshot_create(
+    State(daemon): Shared,
+    Body(request): Body<ImageSnapshotWanted>,
+) -> Answer<ImageSnapshot> {
+    let ImageSnapshotWanted { disk, tag } = request;
+    Ok(Json(
+        daemon.storage.create_image_snapshot(&disk, &tag).await?,
+    ))
+}
+
+async fn snapshot_apply(
+    State(daemon): Shared,
+    Body(request): Body<ImageSnapshotWanted>,
+) -> Answer<()> {
+    let ImageSnapshotWanted { disk, tag } = request;
+    Ok(Json(
+        daemon.storage.apply_image_snapshot(&disk, &tag).await?,
+    ))
+}
+
+async fn snapshot_delete(
+    State(daemon): Shared,
+    Body(request): Body<ImageSnapshotWanted>,
+) -> Answer<()> {
+    let ImageSnapshotWanted { disk, tag } = request;
+    Ok(Json(
+        daemon.storage.delete_image_snapshot(&disk, &tag).await?,
+    ))
 }

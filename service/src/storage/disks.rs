@@ -9,7 +9,7 @@ use weft_block::{BlockDevice, Buffer, IoVec, Request, signature};
 use weft_export::nbd::client::NbdDevice;
 use weft_uring::{FileDevice, OpenOptions, ShardHandle};
 
-pub use super::live::ImageWord;
+pub use super::live::{ImageWord, Renames};
 use crate::api::{DiskUse, Error, ErrorKind, Result};
 use crate::shards::on;
 
@@ -201,6 +201,25 @@ impl Claims {
         let holders = claimed.flat_map(|claimed| &mut claimed.holders);
         for (holder, _) in holders.filter(|(holder, _)| holder == from) {
             *holder = to.clone();
+        }
+    }
+
+    /// Changes how `user` shares `disk`.
+    pub fn change_access(&mut self, disk: &str, user: &DiskUse, access: Access) {
+        let claimed = self.claimed.get_mut(&*key(disk)).into_iter();
+        let holders = claimed.flat_map(|claimed| &mut claimed.holders);
+        for (_, held) in holders.filter(|(holder, _)| holder == user) {
+            *held = access;
+        }
+    }
+
+    /// The users of one disk use another one from now on, as which it is known.
+    pub fn rename_disk(&mut self, from: &str, to: &str) {
+        if let Some(claimed) = self.claimed.remove(from) {
+            self.claimed.insert(to.to_owned(), claimed);
+        }
+        if let Some(served) = self.files.remove(from) {
+            self.files.insert(to.to_owned(), served);
         }
     }
 

@@ -156,6 +156,33 @@ impl Exports {
         Ok(shown)
     }
 
+    /// The disk that exports know as `from` is `to` from now on.
+    ///
+    /// # Errors
+    /// `Io` if the store cannot be written; all know it by its old name then.
+    pub async fn rename_disk(&self, from: &str, to: &str) -> Result<()> {
+        let mut open = self.open.lock().await;
+        let mut changed = Vec::new();
+        for (name, record) in self.store.read::<ExportAdd>(Kind::Export)? {
+            if disks::key(&record.disk) == from {
+                let disk = to.to_owned();
+                let record = ExportAdd { disk, ..record };
+                let value = serde_json::to_value(record);
+                let value = value.map_err(|error| {
+                    Error::new(ErrorKind::Io, &name, format!("export {name}: {error}"))
+                })?;
+                changed.push((name, value));
+            }
+        }
+        self.store.set_all(Kind::Export, &changed)?;
+        for export in open.exports.values_mut() {
+            if disks::key(&export.shown.disk) == from {
+                export.shown.disk = to.to_owned();
+            }
+        }
+        Ok(())
+    }
+
     /// Closes all; the next daemon opens them again.
     pub async fn close(&self) {
         let mut open = self.open.lock().await;

@@ -139,26 +139,35 @@ pub struct Paused {
 }
 
 impl Paused {
+    /// Whether [`replace`](Self::replace) will take a device that is `new`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accepts(&self, new: &Info) -> Result<()> {
+        let old = &self.shared.info;
+        if new.logical_block <= old.logical_block && (!new.read_only || old.read_only) {
+            return Ok(());
+        }
+        let sentence = format!(
+            "a disk in blocks of {} bytes cannot be exchanged for one in blocks of {} bytes{}",
+            old.logical_block,
+            new.logical_block,
+            if new.read_only {
+                " that takes no writes"
+            } else {
+                ""
+            }
+        );
+        Err(Error::new(ErrorKind::Invalid, sentence))
+    }
+
     /// Puts `device` in the place of the one that is there, and returns when no queue of that one is open here any more.
     ///
     /// # Errors
     /// `Invalid` if the users of this device could not use the other one: it has larger blocks, or refuses writes and this
     /// one does not. Nothing has changed then.
     pub async fn replace(self, device: Arc<dyn BlockDevice>) -> Result<()> {
-        let (old, new) = (&self.shared.info, device.info());
-        if new.logical_block > old.logical_block || (new.read_only && !old.read_only) {
-            let sentence = format!(
-                "a disk in blocks of {} bytes cannot be exchanged for one in blocks of {} bytes{}",
-                old.logical_block,
-                new.logical_block,
-                if new.read_only {
-                    " that takes no writes"
-                } else {
-                    ""
-                }
-            );
-            return Err(Error::new(ErrorKind::Invalid, sentence));
-        }
+        self.accepts(&device.info())?;
         let (turn, old) = {
             let mut state = self.shared.lock();
             state.turn += 1;

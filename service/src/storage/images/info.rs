@@ -87,7 +87,7 @@ fn backing(link: &Link, header: &Header) -> Option<ImageBacking> {
     })
 }
 
-pub(super) fn snapshot(entry: &SnapshotEntry) -> ImageSnapshot {
+pub(in crate::storage) fn snapshot(entry: &SnapshotEntry) -> ImageSnapshot {
     ImageSnapshot {
         id: entry.id.clone(),
         name: entry.name.clone(),

@@ -30,6 +30,7 @@ pub use compare::compare;
 pub use convert::{Convert, SPARSE, convert};
 pub use create::{Create, Formatted, create, read_options};
 pub use info::info;
+pub(super) use info::snapshot;
 pub use map::map;
 pub use measure::{Measured, measure, measure_bitmaps};
 pub(super) use name::Identity;
@@ -38,6 +39,7 @@ pub(super) use open::open_path;
 pub use open::{Chain, Format, How, Link, MAX_CHAIN, open};
 pub use policy::{Allow, Policy};
 pub use rebase::{Rebase, rebase};
+pub(super) use upkeep::snapshot_name;
 pub use upkeep::{
     Resized, Sizing, apply_snapshot, check, create_snapshot, delete_snapshot, resize, snapshots,
 };

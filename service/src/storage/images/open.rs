@@ -354,7 +354,7 @@ pub(super) async fn open_file(
     locked: bool,
 ) -> Result<Arc<dyn BlockDevice>> {
     match name {
-        Name::Path(path) => open_path(path, read_only, locked),
+        Name::Path(path) => Ok(open_path(path, read_only, locked)?),
         Name::Nbd(url) => {
             let device = NbdDevice::connect(url)
                 .await
@@ -369,7 +369,7 @@ pub(in crate::storage) fn open_path(
     path: &Path,
     read_only: bool,
     locked: bool,
-) -> Result<Arc<dyn BlockDevice>> {
+) -> Result<Arc<FileDevice>> {
     let options = weft_uring::OpenOptions {
         read_only,
         lock: locked,

@@ -145,17 +145,22 @@ pub async fn create_snapshot(
     format: Option<Format>,
     tag: &str,
 ) -> Result<ImageSnapshot> {
-    let now = crate::storage::unix_time();
-    let made = SnapshotName {
-        name: tag.to_owned(),
-        seconds: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
-        nanoseconds: now.subsec_nanos(),
-    };
+    let made = snapshot_name(tag);
     let chain = open(name, &changing(format)).await?;
     let entry = chain.image()?.create_snapshot(made, &spawner()).await;
     let entry = entry.map_err(failed(&name.to_string()))?;
     chain.close().await?;
     Ok(snapshot(&entry))
+}
+
+/// What a snapshot is called that is made now.
+pub(in crate::storage) fn snapshot_name(tag: &str) -> SnapshotName {
+    let now = crate::storage::unix_time();
+    SnapshotName {
+        name: tag.to_owned(),
+        seconds: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+        nanoseconds: now.subsec_nanos(),
+    }
 }
 
 /// Makes the disk what it was when the snapshot `tag` (its number or name) was made.

@@ -7,15 +7,18 @@
 
 mod close;
 mod open;
+mod overlay;
 mod show;
+mod snapshots;
 mod word;
 
 use std::sync::Arc;
 
 use weft_block::{BlockDevice, Switch};
 use weft_qcow2::Image;
-use weft_uring::ShardHandle;
+use weft_uring::{FileDevice, ShardHandle};
 
+pub use overlay::Renames;
 pub use word::ImageWord;
 
 use super::State;
@@ -48,6 +51,10 @@ pub(super) struct Link {
     pub(super) format: Format,
     /// What holds it.
     pub(super) file: Arc<dyn BlockDevice>,
+    /// The same if it is a file, whose lock is ours.
+    pub(super) lock: Option<Arc<FileDevice>>,
+    /// What holds its data, if not the same.
+    pub(super) data_file: Option<(String, Arc<dyn BlockDevice>)>,
     /// The image, if it is one.
     pub(super) image: Option<Image>,
     /// What it is as a disk.

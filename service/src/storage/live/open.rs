@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use weft_block::{BlockDevice, Switch};
 use weft_qcow2::format::{Header, incompatible};
 use weft_qcow2::{Image, OpenOptions, read_header};
-use weft_uring::{ShardHandle, spawner};
+use weft_uring::{FileDevice, ShardHandle, spawner};
 
 use super::{ImageWord, Link, OpenImage, user};
 use crate::api::{DiskUse, Error, ErrorKind, Result};
@@ -25,8 +25,9 @@ struct Found {
     disk: String,
     format: Format,
     file: Arc<dyn BlockDevice>,
+    lock: Option<Arc<FileDevice>>,
     header: Option<Header>,
-    data_file: Option<Arc<dyn BlockDevice>>,
+    data_file: Option<(String, Arc<dyn BlockDevice>)>,
 }
 
 /// An opening under way.
@@ -154,7 +155,7 @@ pub(super) fn name_of(disk: &str) -> Result<Name> {
 }
 
 /// Opens one image of a chain to be used. Everything that serves an image passes here.
-async fn open_for_use(
+pub(super) async fn open_for_use(
     disk: &str,
     file: Arc<dyn BlockDevice>,
     options: OpenOptions,
@@ -237,7 +238,7 @@ impl Opening<'_> {
 
     /// Opens what holds an image, and reads its header.
     async fn look(&mut self, disk: String, format: Format, read_only: bool) -> Result<Found> {
-        let file = self.file(&disk, read_only).await?;
+        let (file, lock) = self.file(&disk, read_only).await?;
         let home = self.home()?;
         let header = match format {
             Format::Raw => None,
@@ -255,13 +256,18 @@ impl Opening<'_> {
             disk,
             format,
             file,
+            lock,
             header,
             data_file,
         })
     }
 
     /// The device that `disk` stands for, claimed for the image.
-    async fn file(&mut self, disk: &str, read_only: bool) -> Result<Arc<dyn BlockDevice>> {
+    async fn file(
+        &mut self,
+        disk: &str,
+        read_only: bool,
+    ) -> Result<(Arc<dyn BlockDevice>, Option<Arc<FileDevice>>)> {
         let (claims, user) = (self.claims, user(self.word));
         let access = match read_only {
             true => Access::Fixed,
@@ -273,7 +279,8 @@ impl Opening<'_> {
                     self.state.claims.claim(disk, user, access)?;
                     self.claimed.push(disk.to_owned());
                 }
-                return open_path(Path::new(path), read_only, true);
+                let file = open_path(Path::new(path), read_only, true)?;
+                return Ok((file.clone(), Some(file)));
             }
             _ if claims => {
                 let taken = self.state.take_below(self.shards, disk, user, access);
@@ -284,7 +291,7 @@ impl Opening<'_> {
             _ => self.state.find_below(self.shards, disk).await?,
         };
         self.home.get_or_insert(served.home);
-        Ok(served.device)
+        Ok((served.device, None))
     }
 
     /// The file that holds the data of an image, if it has one.
@@ -293,13 +300,14 @@ impl Opening<'_> {
         disk: &str,
         header: &Header,
         read_only: bool,
-    ) -> Result<Option<Arc<dyn BlockDevice>>> {
+    ) -> Result<Option<(String, Arc<dyn BlockDevice>)>> {
         let text = header.extensions.data_file.as_deref();
         let Some(text) = text.filter(|_| header.has(incompatible::DATA_FILE)) else {
             return Ok(None);
         };
-        let file = self.allowed(disk, text)?;
-        self.file(&file, read_only).await.map(Some)
+        let disk = self.allowed(disk, text)?;
+        let (file, _) = self.file(&disk, read_only).await?;
+        Ok(Some((disk, file)))
     }
 
     /// The DISK and format of what an image rests on.
@@ -348,7 +356,7 @@ impl Opening<'_> {
 }
 
 /// Which files the image may name.
-fn policy(word: &ImageWord) -> Result<Policy> {
+pub(super) fn policy(word: &ImageWord) -> Result<Policy> {
     let allow = if word.allow_any {
         Allow::Everything
     } else if word.allow.is_empty() {
@@ -368,30 +376,20 @@ async fn join(chain: Vec<Found>, read_only: bool, home: &ShardHandle) -> Result<
     let mut links: Vec<Link> = Vec::with_capacity(chain.len());
     for (depth, found) in chain.into_iter().enumerate().rev() {
         let below = links.last().map(|link| Arc::clone(&link.device));
-        let image = match found.header {
-            None => None,
-            Some(_) => {
-                let options = OpenOptions {
-                    read_only: read_only || depth > 0,
-                    backing: below,
-                    data_file: found.data_file,
-                    ..OpenOptions::default()
-                };
-                let file = Arc::clone(&found.file);
-                Some(open_for_use(&found.disk, file, options, home).await?)
-            }
-        };
-        let device: Arc<dyn BlockDevice> = match &image {
-            Some(image) => Arc::new(image.clone()),
-            None => Arc::clone(&found.file),
-        };
-        links.push(Link {
+        let raw = Link {
             disk: found.disk,
             format: found.format,
+            device: Arc::clone(&found.file),
             file: found.file,
-            image,
-            device,
-        });
+            lock: found.lock,
+            data_file: found.data_file,
+            image: None,
+        };
+        let link = match found.header {
+            None => raw,
+            Some(_) => raw.reopen(below, read_only || depth > 0, home).await?,
+        };
+        links.push(link);
     }
     links.reverse();
     Ok(links)

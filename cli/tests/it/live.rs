@@ -1,0 +1,238 @@
+//! Images that change under those who use them: a client writes all the time and finds what it wrote.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use weft_block::{BlockDevice, BlockQueue, IoVec, Request};
+use weft_export::nbd::client::{NbdDevice, Url};
+use weft_tests::{data, require};
+use weft_uring::{block_on, spawner};
+
+use crate::image_disks::{export, io, judge, overlay, url};
+use crate::program::Weft;
+use crate::restart::kill_daemon;
+
+/// Blocks that are written, of a disk of 64 MiB: across clusters and within them.
+const BLOCK: u64 = 20 << 10;
+const BLOCKS: u64 = (64 << 20) / BLOCK;
+
+/// What the client has written: the seed of each block, zero for zeroes.
+type Written = BTreeMap<u64, u64>;
+
+/// A client that writes until it is told to stop.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    thread: JoinHandle<Written>,
+}
+
+impl Writer {
+    fn start(weft: &Weft, name: &str, seed: u64) -> Self {
+        let url = url(weft, name);
+        let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&done));
+        let thread = thread::spawn(move || {
+            block_on(async {
+                let device = connect(&url).await;
+                let queue = device.open(&spawner()).unwrap();
+                let mut random = data::Sequence::new(seed);
+                let mut written = Written::new();
+                while !stopped.load(Ordering::Relaxed) {
+                    let (place, value) = (random.below(BLOCKS), random.draw() | 1);
+                    let value = if random.below(8) == 0 { 0 } else { value };
+                    write(&*queue, place, value).await;
+                    written.insert(place, value);
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                queue.submit(Request::flush()).await.result.unwrap();
+                written
+            })
+        });
+        let writer = Self { stop, done, thread };
+        writer.goes_on();
+        writer
+    }
+
+    /// Waits until more has been written.
+    fn goes_on(&self) {
+        let before = self.done.load(Ordering::Relaxed);
+        while self.done.load(Ordering::Relaxed) < before + 20 {
+            assert!(!self.thread.is_finished(), "the client has failed");
+            thread::yield_now();
+        }
+    }
+
+    fn end(self) -> Written {
+        self.goes_on();
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+async fn connect(url: &str) -> NbdDevice {
+    let url: Url = format!("{url}&reconnect-delay=0").parse().unwrap();
+    NbdDevice::connect(&url).await.unwrap()
+}
+
+async fn write(queue: &dyn BlockQueue, place: u64, value: u64) {
+    let offset = place * BLOCK;
+    let request = match value {
+        0 => Request::write_zeroes(offset, BLOCK, true),
+        seed => Request::write(offset, IoVec::copy_of(&data::bytes(seed, BLOCK as usize))),
+    };
+    queue.submit(request).await.result.unwrap();
+}
+
+/// All that was written is there.
+#[track_caller]
+fn holds(weft: &Weft, name: &str, written: &Written) {
+    block_on(async {
+        let device = connect(&url(weft, name)).await;
+        let queue = device.open(&spawner()).unwrap();
+        for (place, value) in written {
+            let read = Request::read(place * BLOCK, IoVec::zeroed(BLOCK as usize));
+            let completion = queue.submit(read).await;
+            completion.result.unwrap();
+            let expected = match value {
+                0 => vec![0; BLOCK as usize],
+                seed => data::bytes(*seed, BLOCK as usize),
+            };
+            assert!(
+                *completion.buffer.to_buffer() == *expected,
+                "block {place} of {value}"
+            );
+        }
+    });
+}
+
+#[test]
+fn snapshots_of_an_image_in_use_are_the_daemons() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    overlay(&weft);
+    export(&weft, "qcow2:./top.qcow2", "top");
+    io(&weft, "top", &["write -P 2 0 1M"]);
+    let writer = Writer::start(&weft, "top", 1);
+    // By the file's name, as when nobody used it, or by the disk's word.
+    weft.ok(&["image", "snapshot", "create", "top.qcow2", "monday"]);
+    let made = weft.json(&[
+        "image",
+        "snapshot",
+        "create",
+        "qcow2:./top.qcow2",
+        "tuesday",
+    ]);
+    assert_eq!(made["name"], "tuesday");
+    let (kind, message) = weft.fails(&["image", "snapshot", "apply", "top.qcow2", "monday"]);
+    assert_eq!(kind, "in-use", "{message}");
+    assert!(message.contains("while export top uses it"), "{message}");
+    weft.ok(&["image", "snapshot", "delete", "top.qcow2", "monday"]);
+    let (kind, message) = weft.fails(&["image", "snapshot", "delete", "top.qcow2", "friday"]);
+    assert_eq!(kind, "invalid", "{message}");
+    let written = writer.end();
+    holds(&weft, "top", &written);
+    let all = weft.json(&["image", "snapshot", "list", "top.qcow2"]);
+    assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
+    weft.ok(&["export", "remove", "top"]);
+    judge(&weft, &["qemu-img", "check", "-q", "top.qcow2"]);
+    // Nobody uses it any more: the file is ours, and the daemon is not asked.
+    weft.ok(&["image", "snapshot", "apply", "top.qcow2", "tuesday"]);
+    let (kind, message) = weft.fails(&["image", "snapshot", "list", "qcow2:./top.qcow2"]);
+    assert_eq!(kind, "not-found", "{message}");
+}
+
+#[test]
+fn a_new_image_becomes_the_top_under_a_client_that_writes() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    overlay(&weft);
+    std::fs::create_dir(weft.path("far")).unwrap();
+    export(&weft, "qcow2:./top.qcow2", "top");
+    // An export that nobody is connected to follows too.
+    export(&weft, "qcow2:./top.qcow2", "idle");
+    io(&weft, "top", &["write -P 2 0 64M"]);
+    let writer = Writer::start(&weft, "top", 2);
+    let mut kept = Vec::new();
+    for (from, to) in [("top", "next"), ("next", "far/last")] {
+        let (from, to) = (format!("{from}.qcow2"), format!("{to}.qcow2"));
+        // The name that the disk has now tells what it rests on.
+        let disk = weft.json(&["export", "list"])[1]["disk"].clone();
+        let disk = disk.as_str().unwrap();
+        let shown = weft.json(&["image", "overlay", disk, &to]);
+        assert_eq!(shown["chain"][0]["disk"], weft.at(&to).as_str(), "{shown}");
+        assert_eq!(shown["used_by"].as_array().unwrap().len(), 2, "{shown}");
+        let sum = weft_tests::data::sha256(&weft.path(&from)).unwrap();
+        kept.push((from, sum));
+        writer.goes_on();
+    }
+    let written = writer.end();
+    holds(&weft, "idle", &written);
+    for (file, sum) in &kept {
+        let now = weft_tests::data::sha256(&weft.path(file)).unwrap();
+        assert_eq!(now, *sum, "{file} was written to");
+        judge(&weft, &["qemu-img", "check", "-q", file]);
+    }
+    let last = format!(
+        "qcow2:{},allow={},allow={},allow={}",
+        weft.at("far/last.qcow2"),
+        weft.at("next.qcow2"),
+        weft.at("top.qcow2"),
+        weft.at("base.qcow2")
+    );
+    kill_daemon(&weft);
+    for export in weft.json(&["export", "list"]).as_array().unwrap() {
+        assert_eq!(export["disk"], last.as_str(), "{export}");
+    }
+    holds(&weft, "top", &written);
+    for name in ["top", "idle"] {
+        weft.ok(&["export", "remove", name]);
+    }
+    judge(&weft, &["qemu-img", "check", "-q", "far/last.qcow2"]);
+}
+
+#[test]
+fn what_cannot_be_exchanged_is_refused_and_goes_on() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    overlay(&weft);
+    weft.ok(&["image", "create", "leg.qcow2", "--size", "64M"]);
+    let (kind, message) = weft.fails(&["image", "overlay", "qcow2:./top.qcow2", "new.qcow2"]);
+    assert_eq!(kind, "not-found", "{message}");
+    weft.ok(&["vg", "create", "data", "qcow2:./leg.qcow2"]);
+    export(&weft, "qcow2:./top.qcow2", "top");
+    let address = format!("unix:{}", weft.at("nbd.sock"));
+    let base = "qcow2:./base.qcow2";
+    weft.ok(&[
+        "export",
+        "add",
+        base,
+        "--nbd",
+        &address,
+        "--name",
+        "base",
+        "--read-only",
+    ]);
+    let writer = Writer::start(&weft, "top", 3);
+    let fails = |words: &[&str], kind: &str| {
+        let (found, message) = weft.fails(&[&["image", "overlay"], words].concat());
+        assert_eq!(found, kind, "{words:?}: {message}");
+    };
+    fails(&["qcow2:./leg.qcow2", "new.qcow2"], "in-use");
+    fails(&[base, "new.qcow2"], "in-use");
+    fails(&["./top.qcow2", "new.qcow2"], "invalid");
+    fails(&["qcow2:./top.qcow2", "base.qcow2"], "exists");
+    fails(&["qcow2:./top.qcow2", "nowhere/new.qcow2"], "not-found");
+    for option in ["cluster_size=3K", "perhaps=on", "data_file=x"] {
+        let kind = if option.starts_with("data") {
+            "unsupported"
+        } else {
+            "invalid"
+        };
+        fails(&["qcow2:./top.qcow2", "new.qcow2", "-o", option], kind);
+        assert!(!weft.path("new.qcow2").exists(), "{option}");
+    }
+    let written = writer.end();
+    holds(&weft, "top", &written);
+}
