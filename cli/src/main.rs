@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use weft_service::api::{Error, ErrorBody, ErrorKind};
 
-use args::{Arguments, Command, ImageCommand};
+use args::{Arguments, Command, ImageCommand, VpnCommand};
 use render::Output;
 
 fn main() -> ExitCode {
@@ -46,7 +46,10 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     match arguments.command {
         Command::Daemon { stop: false, auto } => return daemon::run(auto),
         Command::Machine { config } => return daemon::machine(&config),
-        Command::Vpn(command) => return vpn::run(command, &output),
+        Command::Vpn(VpnCommand::Run { name, foreground }) => {
+            return vpn::run(&name, foreground);
+        }
+        Command::Vpn(VpnCommand::Keygen { file }) => vpn::keygen(&file, &output)?,
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -2,13 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::io::Read as _;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
 use weft_service::api::{Error, ErrorKind, Result};
 use weft_service::network::vpn;
 
-use crate::args::VpnCommand;
 use crate::daemon::log_of_tunnel;
 use crate::render::Output;
 
@@ -17,28 +17,28 @@ const AWAITED: &str = "WEFT_VPN_AWAITED";
 /// What it says when it is ready.
 const READY: &[u8] = b"ready";
 
-pub(crate) fn run(command: VpnCommand, output: &Output) -> Result<ExitCode> {
-    match command {
-        VpnCommand::Run { name, foreground } => {
-            let asked = std::env::var("WG_PROCESS_FOREGROUND").as_deref() == Ok("1");
-            if std::env::var_os(AWAITED).is_some() {
-                log_of_tunnel();
-                let _ = setsid();
-                vpn::run(&name, say_ready)?;
-            } else if foreground || asked {
-                log_of_tunnel();
-                vpn::run(&name, || {})?;
-            } else {
-                return leave_behind(&name);
-            }
-        }
-        VpnCommand::Keygen { file } => {
-            let public = vpn::generate_key(&file)?;
-            let answer = serde_json::json!({ "public_key": public });
-            output.show(&answer, |_| format!("{public}\n"));
-        }
+/// Serves an interface, here or in a process that stays behind.
+pub(crate) fn run(name: &str, foreground: bool) -> Result<ExitCode> {
+    let asked = std::env::var("WG_PROCESS_FOREGROUND").as_deref() == Ok("1");
+    if std::env::var_os(AWAITED).is_some() {
+        log_of_tunnel();
+        let _ = setsid();
+        vpn::run(name, say_ready)?;
+    } else if foreground || asked {
+        log_of_tunnel();
+        vpn::run(name, || {})?;
+    } else {
+        return leave_behind(name);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a new key, and prints the public one.
+pub(crate) fn keygen(file: &Path, output: &Output) -> Result<()> {
+    let public = vpn::generate_key(file)?;
+    let answer = serde_json::json!({ "public_key": public });
+    output.show(&answer, |_| format!("{public}\n"));
+    Ok(())
 }
 
 /// Starts the process that stays, and waits until the interface can be configured. What goes wrong before, it says

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::api::{Error, ErrorKind, Result};
 use crate::attach::Machines;
 use crate::network::Networks;
+use crate::network::vpn::Tunnels;
 use crate::paths::Paths;
 use crate::shards::Shards;
 use crate::storage::Storage;
@@ -40,6 +41,8 @@ pub struct Daemon {
     pub storage: Storage,
     /// Networks.
     pub network: Networks,
+    /// Tunnels.
+    pub tunnels: Tunnels,
     /// Machines and the sockets that serve them.
     pub attach: Machines,
     exports: crate::storage::exports::Exports,
@@ -74,6 +77,7 @@ impl Daemon {
             let daemon = Arc::new(Self {
                 storage: Storage::start(store.clone(), shards.clone()),
                 network: Networks::start(store.clone(), shards),
+                tunnels: Tunnels::start(store.clone(), paths.secrets()),
                 attach: Machines::start(store.clone(), paths.clone()),
                 exports: crate::storage::exports::Exports::start(store),
                 words: tokio::sync::RwLock::new(()),
@@ -86,7 +90,11 @@ impl Daemon {
             let keeper = daemon.clone();
             let keeping = tokio::spawn(async move {
                 let storage = &keeper.storage;
-                tokio::join!(storage.take_back_members(), storage.remember_scrubs());
+                tokio::join!(
+                    storage.take_back_members(),
+                    storage.remember_scrubs(),
+                    keeper.tunnels.keep(),
+                );
             });
             let served = daemon.clone().serve(&paths.socket).await;
             keeping.abort();
@@ -121,6 +129,8 @@ impl Daemon {
     async fn restore(&self) {
         self.storage.restore().await;
         self.network.restore().await;
+        self.tunnels.restore(&self.network).await;
+        self.network.restore_stretches().await;
         self.restore_exports().await;
         self.restore_machines().await;
         self.storage.restored();
@@ -178,6 +188,7 @@ impl Daemon {
     async fn close(&self) {
         self.attach.close().await;
         self.exports.close().await;
+        self.tunnels.close().await;
         self.network.close().await;
         self.storage.close().await;
     }

@@ -80,6 +80,11 @@ impl Paths {
         self.state.join("daemon.log")
     }
 
+    /// The folder of tunnels' secrets.
+    pub fn secrets(&self) -> PathBuf {
+        self.state.join("vpn")
+    }
+
     /// The folder of one machine's sockets and console.
     pub fn machine(&self, name: &str) -> PathBuf {
         self.run.join("vm").join(name)

@@ -24,6 +24,8 @@ pub enum Kind {
     Network,
     /// The leases of a network's DHCP server.
     Leases,
+    /// A tunnel and its peers, without their secrets.
+    Vpn,
     /// A machine and its process.
     Machine,
 }
@@ -36,6 +38,7 @@ impl Kind {
             Self::Export => "export/",
             Self::Network => "network/",
             Self::Leases => "leases/",
+            Self::Vpn => "vpn/",
             Self::Machine => "machine/",
         }
     }

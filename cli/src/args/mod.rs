@@ -4,17 +4,20 @@ mod image;
 mod machine;
 mod network;
 mod storage;
+mod vpn;
 
 pub(crate) use image::{
     ImageArgs, ImageCheckArgs, ImageCommand, ImageConvertArgs, ImageCreateArgs, LiveCommand,
     RepairWhat, SnapshotCommand, TrustArgs,
 };
 pub(crate) use machine::{VmCommand, VmRunArgs};
-pub(crate) use network::{NetCommand, PortCommand, VpnCommand};
+pub(crate) use network::{NetCommand, PortCommand};
 pub(crate) use storage::{
     DiskCommand, ExportCommand, LvCommand, LvType, RaidCommand, RaidCreateArgs, RaidGrowArgs,
     RaidSyncArgs, VgCommand,
 };
+
+pub(crate) use vpn::{PeerAddArgs, PeerCommand, VpnCommand, VpnCreateArgs, VpnImportArgs};
 
 use std::path::PathBuf;
 
@@ -150,6 +153,19 @@ mod tests {
             "weft export add data/root --vhost /tmp/s",
             "weft net create lan --subnet 10.0.0.0/24 --mode isolated --dhcp off",
             "weft net port add lan p --tap t0",
+            "weft net stretch lan --vpn wg0 --vni 7 --remote 10.99.0.2",
+            "weft net unstretch lan",
+            "weft vpn create wg0 --address 10.99.0.1/24 --listen 51820 --key wg0.key",
+            "weft vpn create wg0 --address 10.99.0.1/24 --address fd99::1/64 --net lan --nat --mtu 1380",
+            "weft vpn create wg0 --address 10.99.0.1/24 --netns site --socket-netns out --fwmark 7",
+            "weft vpn peer add wg0 --key K --allowed 10.99.0.2/32 10.2.0.0/16 --endpoint h:1 --psk-file p --keepalive 25",
+            "weft vpn peer add wg0 --generate --name phone --allowed 10.99.0.3/32",
+            "weft vpn peer remove wg0 phone",
+            "weft vpn show wg0",
+            "weft vpn list --json",
+            "weft vpn import wg0.conf --name wg1",
+            "weft vpn export wg0 phone --endpoint vpn.example --output phone.conf",
+            "weft vpn remove wg0",
             "weft vpn run wg0 --foreground",
             "weft vpn keygen wg0.key",
             "weft vm run web --kernel k --cpus 2 --memory 256M --disk data/root --net lan --engine qemu",

@@ -25,27 +25,6 @@ impl From<Mode> for NetMode {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum VpnCommand {
-    /// Make a WireGuard interface that wg and wg-quick administer, and serve it until it is taken away
-    ///
-    /// Without --foreground the command returns once the interface can be configured, and a process stays behind. It
-    /// ends when it is told to, or when somebody takes the interface away (ip link delete NAME). wg-quick uses it when
-    /// WG_QUICK_USERSPACE_IMPLEMENTATION names a script that calls it with the interface's name.
-    Run {
-        /// The interface's name
-        name: String,
-        /// Stay in the foreground, as WG_PROCESS_FOREGROUND=1 does
-        #[arg(long, short)]
-        foreground: bool,
-    },
-    /// Write a new private key to a file that only its owner can read, and print the public key
-    Keygen {
-        /// The file, which must not exist
-        file: std::path::PathBuf,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum NetCommand {
     /// Make a network; the host's address in it is the first of the subnet
     Create {
@@ -73,6 +52,28 @@ pub(crate) enum NetCommand {
     },
     /// Take a network away
     Remove {
+        /// The network
+        name: String,
+    },
+    /// Join a network to the bridge of another host through a tunnel, so that guests on both sides share it
+    ///
+    /// Frames travel by VXLAN inside the tunnel; the other host does the same with the addresses turned around, or is any
+    /// Linux with a VXLAN device in a bridge. One of the two hands out addresses.
+    Stretch {
+        /// The network
+        name: String,
+        /// The tunnel
+        #[arg(long)]
+        vpn: String,
+        /// The VXLAN network identifier, the same on both hosts
+        #[arg(long)]
+        vni: u32,
+        /// The other host's IPv4 address in the tunnel
+        #[arg(long)]
+        remote: String,
+    },
+    /// End that
+    Unstretch {
         /// The network
         name: String,
     },

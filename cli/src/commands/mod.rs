@@ -12,6 +12,7 @@ mod raid;
 mod status;
 mod vg;
 mod vm;
+mod vpn;
 
 use weft_service::api::{Error, ErrorKind, Result};
 use weft_service::storage::disks::ImageWord;
@@ -40,13 +41,13 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
         Command::Image(ImageCommand::Live(command)) => live::run(&client, output, command).await,
         Command::Export(command) => export::run(&client, output, command).await,
         Command::Net(command) => net::run(&client, output, command).await,
+        Command::Vpn(command) => vpn::run(&client, output, command).await,
         Command::Vm(command) => vm::run(&client, output, command).await,
         Command::Daemon { .. }
         | Command::Image(_)
         | Command::Completions { .. }
         | Command::Manual { .. }
-        | Command::Machine { .. }
-        | Command::Vpn(_) => unreachable!("these need no daemon"),
+        | Command::Machine { .. } => unreachable!("these need no daemon"),
     }
 }
 

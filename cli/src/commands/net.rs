@@ -1,6 +1,6 @@
 //! `weft net`.
 
-use weft_service::api::{NetCreate, Network, Port, PortAdd, Result};
+use weft_service::api::{NetCreate, NetStretch, Network, Port, PortAdd, Result};
 
 use super::{Nothing, absolute};
 use crate::args::{NetCommand, PortCommand};
@@ -38,12 +38,34 @@ pub(super) async fn run(client: &Client, output: &Output, command: NetCommand) -
             client.delete::<Nothing>(&format!("/v1/net/{name}")).await?;
             output.done(&format!("network {name} is taken away"));
         }
-        NetCommand::Port(PortCommand::Add {
+        NetCommand::Stretch {
+            name,
+            vpn,
+            vni,
+            remote,
+        } => {
+            let request = NetStretch { vpn, vni, remote };
+            let path = format!("/v1/net/{name}/stretch");
+            let network: Network = client.post(&path, &request).await?;
+            output.show(&network, details::network);
+        }
+        NetCommand::Unstretch { name } => {
+            let network: Network = client.delete(&format!("/v1/net/{name}/stretch")).await?;
+            output.show(&network, details::network);
+        }
+        NetCommand::Port(command) => port(client, output, command).await?,
+    }
+    Ok(())
+}
+
+async fn port(client: &Client, output: &Output, command: PortCommand) -> Result<()> {
+    match command {
+        PortCommand::Add {
             net,
             port,
             tap,
             vhost,
-        }) => {
+        } => {
             let vhost = vhost.as_deref().map(absolute).transpose()?;
             let request = PortAdd { port, tap, vhost };
             let port: Port = client
@@ -54,7 +76,7 @@ pub(super) async fn run(client: &Client, output: &Output, command: NetCommand) -
                 None => format!("{}: TAP link {}\n", port.name, port.tap),
             });
         }
-        NetCommand::Port(PortCommand::Remove { net, port }) => {
+        PortCommand::Remove { net, port } => {
             client
                 .delete::<Nothing>(&format!("/v1/net/{net}/port/{port}"))
                 .await?;

@@ -248,6 +248,15 @@ pub(crate) fn network(network: &Network) -> String {
     ];
     let forwards = network.forwards.iter();
     pairs.extend(forwards.map(|forward| ("forward", forward.clone())));
+    let tunnels = network.tunnels.iter();
+    pairs.extend(tunnels.map(|tunnel| ("tunnel", tunnel.clone())));
+    if let Some(stretch) = &network.stretch {
+        let text = format!(
+            "to {} by tunnel {}, VXLAN network {}, packets up to {} bytes",
+            stretch.remote, stretch.vpn, stretch.vni, stretch.mtu
+        );
+        pairs.push(("stretched", text));
+    }
     for port in &network.ports {
         let user = port
             .machine

@@ -5,6 +5,7 @@ pub(crate) mod images;
 mod progress;
 pub(crate) mod tables;
 pub(crate) mod tree;
+pub(crate) mod tunnels;
 
 pub(crate) use progress::{CopyProgress, SyncProgress};
 

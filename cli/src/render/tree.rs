@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use weft_service::api::{Array, Group, Health, ImageDisk, Machine, Size, Status, Volume};
+use weft_service::api::{Array, Group, Health, ImageDisk, Machine, Size, Status, Volume, Vpn};
 use weft_service::storage::disks::key;
 
 use super::details::{member_state, sync};
 use super::tables::{kind, machine_state, state};
+use super::tunnels;
 
 pub(crate) fn status(status: &Status) -> String {
     let mut tree = Tree {
@@ -46,10 +47,14 @@ pub(crate) fn status(status: &Status) -> String {
     for network in &status.networks {
         tree.network(network);
     }
+    for tunnel in &status.tunnels {
+        tree.tunnel(tunnel);
+    }
     if status.machines.is_empty()
         && status.groups.is_empty()
         && status.arrays.is_empty()
         && status.networks.is_empty()
+        && status.tunnels.is_empty()
         && status.exports.is_empty()
     {
         tree.line(
@@ -160,6 +165,23 @@ impl<'a> Tree<'a> {
         }
     }
 
+    fn tunnel(&mut self, tunnel: &Vpn) {
+        let (word, port) = (tunnels::state(tunnel.state), tunnel.listen_port);
+        let addresses = tunnel.addresses.join(", ");
+        let name = &tunnel.name;
+        self.line(
+            1,
+            format!("vpn {name}  {addresses}, UDP port {port}, {word}"),
+        );
+        if let Some(net) = &tunnel.net {
+            self.line(2, format!("net {net}"));
+        }
+        for peer in &tunnel.peers {
+            let (who, how) = (tunnels::who(peer), tunnels::how(peer));
+            self.line(2, format!("peer {who}  {how}"));
+        }
+    }
+
     fn network(&mut self, network: &weft_service::api::Network) {
         self.line(
             1,
@@ -168,6 +190,10 @@ impl<'a> Tree<'a> {
                 network.name, network.subnet, network.gateway, network.bridge, network.state
             ),
         );
+        if let Some(stretch) = &network.stretch {
+            let (vpn, remote) = (&stretch.vpn, &stretch.remote);
+            self.line(2, format!("stretched to {remote} by vpn {vpn}"));
+        }
         for port in &network.ports {
             let user = port
                 .machine

@@ -16,5 +16,6 @@ mod qemu_img;
 mod raid;
 mod remote;
 mod restart;
+mod tunnels;
 mod volumes;
 mod vpn;

@@ -54,11 +54,17 @@ impl Weft {
         weft
     }
 
+    /// Its namespace.
+    pub(crate) fn netns(&self) -> &Netns {
+        match &self.user {
+            User::InNamespace(netns) | User::Ordinary(netns) => netns,
+            User::Caller => panic!("it has no namespace of its own"),
+        }
+    }
+
     /// What the namespace shows of links, addresses, routes and rules.
     pub(crate) fn traces(&self) -> String {
-        let (User::InNamespace(netns) | User::Ordinary(netns)) = &self.user else {
-            panic!("it has no namespace of its own");
-        };
+        let netns = self.netns();
         let links = netns.run("ip", ["-br", "address"]).unwrap();
         let routes = netns.run("ip", ["route"]).unwrap();
         let rules = netns.run("nft", ["list", "ruleset"]).unwrap();

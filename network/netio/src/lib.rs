@@ -27,5 +27,5 @@ pub mod wait;
 pub use error::{Error, ErrorKind, Result};
 pub use name::{InterfaceName, LONGEST_INTERFACE_NAME};
 pub use namespace::Namespace;
-pub use network::{Mode, NetworkName, NetworkSpec, PortForward, PortSpec};
+pub use network::{Mode, NetworkName, NetworkSpec, PortForward, PortSpec, TunnelWay};
 pub use tap::{Offloads, Tap, TapOptions};

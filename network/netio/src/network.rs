@@ -225,6 +225,18 @@ pub struct NetworkSpec {
     pub mtu: Option<u32>,
     /// Ports of the host that lead to guests; for mode [`Mode::Nat`].
     pub forwards: Vec<PortForward>,
+    /// Tunnels of the host through which guests reach others, whatever the mode is.
+    pub tunnels: Vec<TunnelWay>,
+}
+
+/// A way out of a network, through a tunnel of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelWay {
+    /// The tunnel's interface.
+    pub interface: InterfaceName,
+    /// Guests go under the interface's own address, and nobody behind it begins a connection. Otherwise they have their
+    /// own addresses there, and connections begin on both sides.
+    pub masquerade: bool,
 }
 
 impl NetworkSpec {
@@ -245,7 +257,13 @@ impl NetworkSpec {
             mode,
             mtu: None,
             forwards: Vec::new(),
+            tunnels: Vec::new(),
         }
+    }
+
+    /// Whether the host forwards for it.
+    pub fn forwards(&self) -> bool {
+        self.mode.forwards() || !self.tunnels.is_empty()
     }
 
     /// Checks what can be checked without looking at the host; the error is of kind [`ErrorKind::Invalid`].

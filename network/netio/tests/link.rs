@@ -4,7 +4,7 @@ use std::future::Future;
 
 use weft_netio::link::{Links, Owner};
 use weft_netio::{ErrorKind, InterfaceName, Namespace, Tap, TapOptions, forwarding};
-use weft_wire::MacAddress;
+use weft_wire::{Ipv4Cidr, MacAddress};
 
 /// Runs `test` in a new namespace, on a runtime of its own.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
@@ -53,9 +53,12 @@ fn a_bridge_is_made_marked_and_deleted() {
             .unwrap_err();
         assert_eq!(again.kind(), ErrorKind::Foreign, "{}", again.sentence());
 
-        let address = "10.7.0.1/24".parse().unwrap();
+        let address: Ipv4Cidr = "10.7.0.1/24".parse().unwrap();
         for _ in 0..2 {
-            links.add_address(&name("br0"), address).await.unwrap();
+            links
+                .add_address(&name("br0"), address.into())
+                .await
+                .unwrap();
         }
         links.set_up(&name("br0"), true).await.unwrap();
         let addresses = links.addresses().await.unwrap();
@@ -71,7 +74,10 @@ fn a_bridge_is_made_marked_and_deleted() {
             .unwrap();
         assert_eq!(subnet.destination, address.network());
         for _ in 0..2 {
-            links.remove_address(&name("br0"), address).await.unwrap();
+            links
+                .remove_address(&name("br0"), address.into())
+                .await
+                .unwrap();
         }
         assert!(links.routes().await.unwrap().is_empty());
 

@@ -164,6 +164,12 @@ impl Device {
         }
     }
 
+    /// Whether the thread has ended because its device was taken away.
+    pub fn is_gone(&self) -> bool {
+        let gone = &self.shared.gone;
+        *gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_ports(&self) -> MutexGuard<'_, Arc<Ports>> {
         let ports = &self.shared.ports;
         ports.lock().unwrap_or_else(PoisonError::into_inner)

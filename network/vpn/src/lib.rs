@@ -25,6 +25,7 @@ mod entropy;
 mod indices;
 mod ip;
 mod key;
+mod key_log;
 mod keys_in_turn;
 mod load;
 mod mac;
@@ -39,11 +40,13 @@ mod timers;
 pub mod timing;
 mod tunnel;
 pub mod uapi;
+pub mod wg_quick;
 
 pub use allowed::{AllowedIps, BadPrefix, Prefix};
 pub use entropy::Entropy;
 pub use ip::{IpPacket, padded_length};
 pub use key::{BadKey, KEY_BYTES, PresharedKey, PrivateKey, PublicKey};
+pub use key_log::{HandshakeSecrets, KeyLog};
 pub use load::LoadLimits;
 pub use message::{
     COOKIE_REPLY, CookieReply, DATA_HEADER, Data, INITIATION, Initiation, Message, OVERHEAD,

@@ -5,7 +5,7 @@
 //! `Repr::parse` refuses a packet whose fields or checksums contradict each other, `Repr::emit` writes bytes that
 //! parse to the same `Repr`. Bytes may come from anyone: no parser panics, allocates or loops on its input.
 //!
-//! The crate performs no I/O, and knows what its neighbours have in common: [`MacAddress`], [`Ipv4Cidr`],
+//! The crate performs no I/O, and knows what its neighbours have in common: [`MacAddress`], [`IpCidr`], [`Ipv4Cidr`],
 //! [`Ipv4Range`], and the shape of a machine that answers datagrams ([`machine`]).
 
 pub mod arp;
@@ -16,6 +16,7 @@ mod error;
 pub mod ethernet;
 mod hash;
 pub mod icmp;
+mod ip_cidr;
 pub mod ipv4;
 mod mac;
 pub mod machine;
@@ -27,5 +28,6 @@ pub use cidr::Ipv4Cidr;
 pub use datagram::UdpFrame;
 pub use error::{Malformed, ParseError};
 pub use hash::stable_hash;
+pub use ip_cidr::IpCidr;
 pub use mac::MacAddress;
 pub use range::Ipv4Range;

@@ -48,7 +48,7 @@ impl Action {
 pub struct Change {
     /// What happens.
     pub action: Action,
-    /// `disk`, `raid`, `vg`, `lv`, `net`, `export` or `vm`.
+    /// `disk`, `raid`, `vg`, `lv`, `net`, `vpn`, `export` or `vm`.
     pub noun: String,
     /// The object's name.
     pub name: String,

@@ -11,6 +11,7 @@ mod network;
 mod size;
 mod status;
 mod storage;
+mod vpn;
 
 pub use error::{Error, ErrorBody, ErrorKind, Result};
 pub use image::{
@@ -20,7 +21,9 @@ pub use image::{
 };
 pub use lab::{Action, Change, Event, LabRequest, Plan};
 pub use machine::{Console, Engine, Machine, MachineState, Stop, VmRun};
-pub use network::{DhcpSetting, Lease, NetCreate, NetMode, Network, Port, PortAdd};
+pub use network::{
+    DhcpSetting, Lease, NetCreate, NetMode, NetStretch, NetStretched, Network, Port, PortAdd,
+};
 pub use size::{MemberSize, Size, VolumeSize};
 pub use status::{Advice, Health, Status};
 pub use storage::{
@@ -28,4 +31,8 @@ pub use storage::{
     LvCreate, Member, MemberRole, MemberState, Mismatch, PhysicalVolume, RaidAssemble, RaidCreate,
     RaidGrow, RaidMember, RaidRepair, RaidReplace, RaidSync, RaidWriteMostly, Rename, Resize,
     Scrub, Segment, Stripe, Sync, SyncAction, VgCreate, VgImport, Volume, VolumeKind,
+};
+pub use vpn::{
+    PeerAdd, PeerName, PeerState, Vpn, VpnCreate, VpnExport, VpnExported, VpnImport, VpnImported,
+    VpnPeer, VpnState,
 };

@@ -151,4 +151,34 @@ pub struct Network {
     pub ports: Vec<Port>,
     /// The addresses that guests hold.
     pub leases: Vec<Lease>,
+    /// Tunnels whose peers its guests reach.
+    pub tunnels: Vec<String>,
+    /// How it is joined to another host's bridge.
+    pub stretch: Option<NetStretched>,
+}
+
+/// Join a network to the bridge of another host, by VXLAN through a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetStretch {
+    /// The tunnel.
+    pub vpn: String,
+    /// The VXLAN network identifier, the same on both hosts.
+    pub vni: u32,
+    /// The other host's IPv4 address in the tunnel.
+    pub remote: String,
+}
+
+/// How a network is joined to another host's bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetStretched {
+    /// The tunnel.
+    pub vpn: String,
+    /// The VXLAN network identifier.
+    pub vni: u32,
+    /// The other host's address in the tunnel.
+    pub remote: String,
+    /// This host's.
+    pub local: String,
+    /// The largest packet of guests that fits.
+    pub mtu: u32,
 }

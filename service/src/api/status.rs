@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Array, Disk, Export, Group, ImageDisk, Machine, Network, Volume};
+use super::{Array, Disk, Export, Group, ImageDisk, Machine, Network, Volume, Vpn};
 
 /// How the whole is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +50,8 @@ pub struct Status {
     pub exports: Vec<Export>,
     /// Networks.
     pub networks: Vec<Network>,
+    /// WireGuard tunnels.
+    pub tunnels: Vec<Vpn>,
     /// Machines.
     pub machines: Vec<Machine>,
 }

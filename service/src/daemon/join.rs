@@ -4,8 +4,8 @@ use futures_util::future::BoxFuture;
 
 use super::Daemon;
 use crate::api::{
-    DiskUse, Error, ErrorKind, Export, ExportAdd, ImageDisk, ImageOverlay, Machine, Port, PortAdd,
-    Result, VmRun,
+    DiskUse, Error, ErrorKind, Export, ExportAdd, ImageDisk, ImageOverlay, Machine, NetStretch,
+    Network, Port, PortAdd, Result, VmRun,
 };
 use crate::attach::backends;
 use crate::attach::record::MachineRecord;
@@ -101,6 +101,15 @@ impl Daemon {
                 );
             }
         }
+    }
+
+    /// Joins a network to the bridge of another host, through a tunnel.
+    ///
+    /// # Errors
+    /// `NotFound`, `Exists`, `Invalid`, or what the kernel refuses.
+    pub async fn stretch(&self, net: &str, request: &NetStretch) -> Result<Network> {
+        let vpn = self.tunnels.show(&request.vpn).await?;
+        self.network.stretch(net, request, &vpn).await
     }
 
     /// Adds a port to a network: a TAP link, served as vhost-user-net if asked for.

@@ -15,7 +15,9 @@ use crate::lab::plan::{self, Observed};
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
 
 /// The order in which `up` works: each noun rests on those before it.
-const NOUNS: [&str; 7] = ["disk", "raid", "vg", "lv", "net", "export", "vm"];
+const NOUNS: [&str; 9] = [
+    "disk", "raid", "vg", "lv", "net", "vpn", "stretch", "export", "vm",
+];
 
 impl Daemon {
     /// What `up` would change.
@@ -48,6 +50,14 @@ impl Daemon {
             lab: lab.name.clone(),
             changes: Vec::new(),
         };
+        // Tunnels know each other by their keys, before the first of them is there.
+        let there: BTreeSet<String> = self.tunnels.names().await;
+        for tunnel in &lab.tunnels {
+            if !there.contains(&tunnel.name) {
+                let file = tunnel.key_file.as_deref();
+                self.tunnels.prepare_key(&tunnel.name, file)?;
+            }
+        }
         for noun in NOUNS {
             // What a noun finds depends on those before it: a group shows only once its array runs.
             let plan = self.plan_up(lab).await?;
@@ -176,6 +186,20 @@ impl Daemon {
                     network.subnet, network.gateway, network.dhcp
                 ))
             }
+            "vpn" => {
+                let tunnel = declared(&lab.tunnels, change, |tunnel| &tunnel.name)?;
+                let tunnel = self.tunnels.create(tunnel, &self.network).await?;
+                Ok(format!(
+                    "UDP port {}, key {}",
+                    tunnel.listen_port, tunnel.public_key
+                ))
+            }
+            "stretch" => {
+                let stretch = declared(&lab.stretches, change, |stretch| &stretch.net)?;
+                let network = self.stretch(&stretch.net, &stretch.stretch).await?;
+                let mtu = network.stretch.map_or(0, |stretch| stretch.mtu);
+                Ok(format!("guests' packets up to {mtu} bytes"))
+            }
             "export" => {
                 let export = declared(&lab.exports, change, |export| &export.name)?;
                 Ok(self.add_export(&export.create()).await?.url)
@@ -255,6 +279,16 @@ impl Daemon {
                 .to_owned())
             }
             "export" => self.remove_export(name).await.map(|()| "closed".to_owned()),
+            "stretch" => self
+                .network
+                .unstretch(name)
+                .await
+                .map(|_| "ended".to_owned()),
+            "vpn" => self
+                .tunnels
+                .remove(name, &self.network)
+                .await
+                .map(|()| "taken away".to_owned()),
             "net" => self
                 .network
                 .remove(name)

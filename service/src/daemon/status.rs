@@ -24,9 +24,12 @@ impl Daemon {
             images: self.storage.images().await,
             exports: self.exports().await,
             networks: self.network.list().await,
+            tunnels: self.tunnels.list().await,
             machines: self.machines().await,
         };
         status.advice.extend(self.network.troubles().await);
+        let tunnels = self.tunnels.troubles(&status.tunnels).await;
+        status.advice.extend(tunnels);
         judge(&mut status);
         Ok(status)
     }
@@ -39,6 +42,7 @@ impl Status {
             && self.groups.is_empty()
             && self.exports.is_empty()
             && self.networks.is_empty()
+            && self.tunnels.is_empty()
             && self.machines.is_empty()
     }
 }

@@ -6,6 +6,7 @@ mod image;
 mod lab;
 mod network;
 mod storage;
+mod vpn;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .merge(storage::routes())
         .merge(image::routes())
         .merge(network::routes())
+        .merge(vpn::routes())
         .merge(attach::routes())
         .merge(lab::routes())
         .fallback(unknown)

@@ -7,7 +7,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 
 use super::{Answer, Body};
-use crate::api::{NetCreate, Network, Port, PortAdd};
+use crate::api::{NetCreate, NetStretch, Network, Port, PortAdd};
 use crate::daemon::Daemon;
 
 type Shared = State<Arc<Daemon>>;
@@ -16,6 +16,7 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
     Router::new()
         .route("/v1/net", get(list).post(create))
         .route("/v1/net/{name}", get(show).delete(remove))
+        .route("/v1/net/{name}/stretch", post(stretch).delete(unstretch))
         .route("/v1/net/{name}/port", post(port_add))
         .route("/v1/net/{name}/port/{port}", delete(port_remove))
 }
@@ -34,6 +35,18 @@ async fn create(State(daemon): Shared, Body(request): Body<NetCreate>) -> Answer
 
 async fn remove(State(daemon): Shared, Path(name): Path<String>) -> Answer<()> {
     Ok(Json(daemon.network.remove(&name).await?))
+}
+
+async fn stretch(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    Body(request): Body<NetStretch>,
+) -> Answer<Network> {
+    Ok(Json(daemon.stretch(&name, &request).await?))
+}
+
+async fn unstretch(State(daemon): Shared, Path(name): Path<String>) -> Answer<Network> {
+    Ok(Json(daemon.network.unstretch(&name).await?))
 }
 
 async fn port_add(

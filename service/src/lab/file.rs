@@ -1,5 +1,5 @@
 //! The declaration. Tables are named after the commands' nouns: `[disk.a]`, `[raid.tank]`, `[vg.data]`,
-//! `[lv.data.root]`, `[net.lan]`, `[export.root]`, `[vm.web]`.
+//! `[lv.data.root]`, `[net.lan]`, `[vpn.a]`, `[export.root]`, `[vm.web]`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,10 @@ use serde::Deserialize;
 use toml::Spanned;
 use weft_netio::PortForward;
 
+use super::tunnels::{self, LabStretch, WrittenStretch};
 use crate::api::{
     DhcpSetting, DiskCreate, Engine, Error, ErrorKind, ExportAdd, LvCreate, NetCreate, NetMode,
-    RaidCreate, Result, Size, VgCreate, VmRun, VolumeKind, VolumeSize,
+    RaidCreate, Result, Size, VgCreate, VmRun, VolumeKind, VolumeSize, VpnCreate,
 };
 use crate::storage::disks::ImageWord;
 
@@ -29,6 +30,10 @@ pub struct Lab {
     pub volumes: Vec<LabVolume>,
     /// Networks.
     pub networks: Vec<NetCreate>,
+    /// Tunnels.
+    pub tunnels: Vec<VpnCreate>,
+    /// Networks that are joined to another host's bridge.
+    pub stretches: Vec<LabStretch>,
     /// Exports.
     pub exports: Vec<LabExport>,
     /// Machines.
@@ -196,6 +201,8 @@ struct Written {
     #[serde(default)]
     net: BTreeMap<String, WrittenNetwork>,
     #[serde(default)]
+    vpn: tunnels::Written,
+    #[serde(default)]
     export: BTreeMap<String, WrittenExport>,
     #[serde(default)]
     vm: BTreeMap<String, WrittenMachine>,
@@ -251,6 +258,7 @@ struct WrittenNetwork {
     dhcp: Option<Spanned<String>>,
     #[serde(default)]
     forwards: Vec<Spanned<String>>,
+    stretch: Option<WrittenStretch>,
 }
 
 #[derive(Deserialize)]
@@ -304,6 +312,8 @@ impl Lab {
             groups: source.groups(&written, &names)?,
             volumes: source.volumes(&written)?,
             networks: source.networks(&written)?,
+            tunnels: source.tunnels(&written.vpn, |net| written.net.contains_key(net))?,
+            stretches: source.stretches(&written)?,
             exports: source.exports(&written, &names)?,
             machines: source.machines(&written, &names)?,
         })
@@ -336,7 +346,7 @@ impl Names {
 }
 
 /// The file, for messages and relative paths.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     path: &'a Path,
     text: &'a str,
 }
@@ -350,12 +360,12 @@ impl Source<'_> {
             .into_owned()
     }
 
-    fn absolute(&self, path: &str) -> String {
+    pub(super) fn absolute(&self, path: &str) -> String {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         normal(&folder.join(path)).to_string_lossy().into_owned()
     }
 
-    fn wrong(&self, offset: usize, what: &str) -> Error {
+    pub(super) fn wrong(&self, offset: usize, what: &str) -> Error {
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
@@ -499,6 +509,14 @@ impl Source<'_> {
             })
         };
         written.net.iter().map(network).collect()
+    }
+
+    fn stretches(&self, written: &Written) -> Result<Vec<LabStretch>> {
+        let nets = written.net.iter();
+        let stretched = nets.filter_map(|(name, net)| Some((name, net.stretch.as_ref()?)));
+        stretched
+            .map(|(name, stretch)| self.stretch(name, stretch, &written.vpn))
+            .collect()
     }
 
     fn exports(&self, written: &Written, names: &Names) -> Result<Vec<LabExport>> {

@@ -5,5 +5,7 @@
 
 pub mod file;
 pub mod plan;
+mod tunnels;
 
 pub use file::Lab;
+pub use tunnels::LabStretch;

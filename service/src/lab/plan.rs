@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Lab;
+use super::{Lab, LabStretch};
 use crate::api::{Action, ArrayState, Change, Plan, Size, Status, VolumeSize};
 
 /// What was found before a plan is made.
@@ -66,6 +66,7 @@ pub fn up(lab: &Lab, observed: &Observed) -> Plan {
         let detail = format!("{}, DHCP {}", network.subnet, network.dhcp);
         changes.push(change(keep(there), "net", &network.name, detail));
     }
+    tunnels(lab, status, &mut changes);
     for export in &lab.exports {
         let there = status.exports.iter().any(|found| found.name == export.name);
         changes.push(change(
@@ -87,6 +88,28 @@ pub fn up(lab: &Lab, observed: &Observed) -> Plan {
         lab: lab.name.clone(),
         changes,
     }
+}
+
+fn tunnels(lab: &Lab, status: &Status, changes: &mut Vec<Change>) {
+    for tunnel in &lab.tunnels {
+        let there = status.tunnels.iter().any(|found| found.name == tunnel.name);
+        let detail = format!(
+            "{}, {} peers",
+            tunnel.addresses.join(", "),
+            tunnel.peers.len()
+        );
+        changes.push(change(keep(there), "vpn", &tunnel.name, detail));
+    }
+    for LabStretch { net, stretch } in &lab.stretches {
+        let there = is_stretched(status, net);
+        let detail = format!("to {} by {}", stretch.remote, stretch.vpn);
+        changes.push(change(keep(there), "stretch", net, detail));
+    }
+}
+
+fn is_stretched(status: &Status, net: &str) -> bool {
+    let mut networks = status.networks.iter();
+    networks.any(|found| found.name == net && found.stretch.is_some())
 }
 
 fn volumes(lab: &Lab, observed: &Observed, changes: &mut Vec<Change>) {
@@ -140,6 +163,20 @@ pub fn down(lab: &Lab, status: &Status) -> Plan {
     for export in &lab.exports {
         let there = status.exports.iter().any(|found| found.name == export.name);
         each(Action::Remove, "export", &export.name, there, "closed");
+    }
+    for LabStretch { net, .. } in &lab.stretches {
+        let there = is_stretched(status, net);
+        each(Action::Remove, "stretch", net, there, "the network stays");
+    }
+    for tunnel in &lab.tunnels {
+        let there = status.tunnels.iter().any(|found| found.name == tunnel.name);
+        each(
+            Action::Remove,
+            "vpn",
+            &tunnel.name,
+            there,
+            "interface, routes and keys",
+        );
     }
     for network in &lab.networks {
         let there = status
@@ -221,6 +258,7 @@ mod tests {
                 images: vec![],
                 exports: vec![],
                 networks: vec![],
+                tunnels: vec![],
                 machines: vec![],
             },
             files: BTreeSet::new(),

@@ -50,6 +50,7 @@ pub(super) fn settings(request: &NetCreate, spec: &NetworkSpec) -> Result<Option
     if request.mode == NetMode::Isolated {
         config.router = None;
     }
+    config.mtu = spec.mtu.and_then(|mtu| u16::try_from(mtu).ok());
     config.check().map_err(|error| invalid(error.to_string()))?;
     Ok(Some(config))
 }

@@ -6,6 +6,7 @@
 mod dhcp;
 pub mod port;
 pub mod vpn;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::shards::Shards;
 use crate::store::{Kind, Store};
 use dhcp::Dhcp;
 use port::OpenPort;
+use ways::Stretch;
 
 /// Without root: gives this process a user and a network namespace of its own. Call before any thread is started.
 ///
@@ -63,6 +65,9 @@ struct Record {
     network: NetCreate,
     /// Ports that were added by name.
     ports: Vec<PortAdd>,
+    /// How it is joined to another host's.
+    #[serde(default)]
+    stretch: Option<Stretch>,
 }
 
 impl Networks {
@@ -133,6 +138,7 @@ impl Networks {
         let record = Record {
             network: request.clone(),
             ports: Vec::new(),
+            stretch: None,
         };
         let running = self.make(&mut state, record).await?;
         self.store
@@ -146,7 +152,7 @@ impl Networks {
     async fn make(&self, state: &mut State, record: Record) -> Result<Running> {
         let name = &record.network.name;
         let failed = |error: weft_netio::Error| from_netio(name, &error);
-        let spec = spec(&record.network)?;
+        let spec = spec(&record)?;
         let settings = dhcp::settings(&record.network, &spec)?;
         let links = Links::open().map_err(failed)?;
         let observed = Observed::read_for(&links, &spec.name)
@@ -205,6 +211,13 @@ impl Networks {
             .find_map(|port| port.machine.as_deref())
         {
             let message = format!("network {name} is used by machine {machine}");
+            return Err(Error::new(ErrorKind::InUse, name, message));
+        }
+        if let Some(way) = running.spec.tunnels.first() {
+            let tunnel = &way.interface;
+            let message = format!(
+                "network {name} is used by tunnel {tunnel}; first: weft vpn remove {tunnel}"
+            );
             return Err(Error::new(ErrorKind::InUse, name, message));
         }
         let Some(running) = state.networks.remove(name) else {
@@ -274,7 +287,7 @@ impl Networks {
             .link(&request.port, request.tap.as_deref(), None)
             .await?;
         if let Some(socket) = &request.vhost {
-            let open = self.open(&port)?;
+            let open = self.open(&port, running.spec.mtu)?;
             let served = Backend::serve(backends::Port::Nic(open), socket.as_ref()).await;
             match served {
                 Ok(backend) => running.sockets.insert(port.name.clone(), backend),
@@ -325,12 +338,12 @@ impl Networks {
             .get_mut(net)
             .ok_or_else(|| Error::not_found("network", net))?;
         let port = running.link(name, None, Some(machine)).await?;
-        let open = self.open(&port)?;
+        let open = self.open(&port, running.spec.mtu)?;
         running.ports.push(port);
         Ok(open)
     }
 
-    fn open(&self, port: &Port) -> Result<OpenPort> {
+    fn open(&self, port: &Port, mtu: Option<u32>) -> Result<OpenPort> {
         let failed = |error: weft_netio::Error| from_netio(&port.name, &error);
         let link = InterfaceName::new(port.tap.clone()).map_err(failed)?;
         let tap = Tap::open(&link, &TapOptions::default()).map_err(failed)?;
@@ -338,6 +351,7 @@ impl Networks {
         Ok(OpenPort {
             tap,
             mac,
+            mtu: mtu.and_then(|mtu| u16::try_from(mtu).ok()),
             home: self.shards.place()?,
         })
     }
@@ -390,6 +404,13 @@ impl Running {
             state: if up { "up" } else { "down" }.to_owned(),
             ports: self.ports.clone(),
             leases: self.leases(),
+            tunnels: self
+                .spec
+                .tunnels
+                .iter()
+                .map(|way| way.interface.to_string())
+                .collect(),
+            stretch: self.record.stretch.as_ref().map(Stretch::shown),
         }
     }
 
@@ -457,7 +478,8 @@ async fn tear_down(name: &NetworkName, links: &Links) -> Result<()> {
 }
 
 /// The declared network as the edge knows it.
-fn spec(request: &NetCreate) -> Result<NetworkSpec> {
+fn spec(record: &Record) -> Result<NetworkSpec> {
+    let request = &record.network;
     let name = NetworkName::new(request.name.clone());
     let name = name.map_err(|error| from_netio(&request.name, &error))?;
     let subnet: Ipv4Cidr = request.subnet.parse().map_err(|error| {
@@ -474,6 +496,9 @@ fn spec(request: &NetCreate) -> Result<NetworkSpec> {
     let forwards = request.forwards.iter().map(|forward| forward.parse());
     let forwards: weft_netio::Result<_> = forwards.collect();
     spec.forwards = forwards.map_err(|error| from_netio(&request.name, &error))?;
+    if let Some(stretch) = &record.stretch {
+        stretch.shape(&mut spec);
+    }
     Ok(spec)
 }
 

@@ -13,6 +13,8 @@ pub struct OpenPort {
     pub tap: Tap,
     /// The hardware address that the guest is told unless its VMM tells another.
     pub mac: MacAddress,
+    /// The largest packet that the guest is told of.
+    pub mtu: Option<u16>,
     /// Where its frames are moved.
     pub home: ShardHandle,
 }
@@ -22,7 +24,7 @@ impl OpenPort {
     pub fn options(&self) -> NetOptions {
         NetOptions {
             mac: self.mac.octets(),
-            mtu: None,
+            mtu: self.mtu,
             pairs: 1,
             offloads: weft_vhost_user::Offloads::TCP,
         }

@@ -46,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vpn_datagrams", vpn::datagrams),
     ("vpn_text", vpn::text),
     ("vpn_uapi", vpn::uapi),
+    ("vpn_wg_quick", vpn::wg_quick),
 ];
 
 /// Runs the target of that name.

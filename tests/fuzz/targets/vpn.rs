@@ -7,6 +7,7 @@ use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput, KeyInit, Update};
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use weft_vpn::uapi::{Reader, Request, describe};
+use weft_vpn::wg_quick::Config;
 use weft_vpn::{Endpoint, IpPacket, Message, Now, Output, Prefix, PrivateKey, PublicKey, Tunnel};
 
 /// Whoever looks at a run wants the same chance each time.
@@ -161,5 +162,14 @@ pub(super) fn text(bytes: &[u8]) {
         if let Ok(prefix) = line.parse::<Prefix>() {
             assert_eq!(prefix.to_string().parse(), Ok(prefix));
         }
+    }
+}
+
+/// A file of wg-quick. What was read is written so that it is read as the same.
+pub(super) fn wg_quick(bytes: &[u8]) {
+    if let Ok(config) = String::from_utf8_lossy(bytes).parse::<Config>() {
+        let written = config.expose();
+        let again: Config = written.parse().expect("what we write we read");
+        assert_eq!(*again.expose(), *written);
     }
 }

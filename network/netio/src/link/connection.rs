@@ -1,15 +1,19 @@
 //! A connection to the kernel's links.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::LinkMessage;
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use weft_wire::{Ipv4Cidr, MacAddress};
+use netlink_packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
+use weft_wire::{IpCidr, Ipv4Cidr, MacAddress};
 
 use super::{Address, LINK_GROUP, Link, Owner, Route, read};
 use crate::{Error, ErrorKind, InterfaceName, Namespace, Result};
+
+/// The port of VXLAN (RFC 7348, 8).
+const VXLAN_PORT: u16 = 4789;
 
 /// A connection to the links of the network namespace in which it was opened. Needs a tokio runtime; changes need
 /// CAP_NET_ADMIN.
@@ -213,11 +217,11 @@ impl Links {
     }
 
     /// Gives a link an address. It is no error if it has it already.
-    pub async fn add_address(&self, name: &InterfaceName, address: Ipv4Cidr) -> Result<()> {
+    pub async fn add_address(&self, name: &InterfaceName, address: IpCidr) -> Result<()> {
         let index = self.expect(name.as_str()).await?.index;
         self.handle
             .address()
-            .add(index, IpAddr::V4(address.address()), address.prefix())
+            .add(index, address.address(), address.prefix())
             .replace()
             .execute()
             .await
@@ -225,7 +229,7 @@ impl Links {
     }
 
     /// Takes an address from a link. It is no error if it has not got it.
-    pub async fn remove_address(&self, name: &InterfaceName, address: Ipv4Cidr) -> Result<()> {
+    pub async fn remove_address(&self, name: &InterfaceName, address: IpCidr) -> Result<()> {
         let index = self.expect(name.as_str()).await?.index;
         let doing = format!("taking the address {address} from link {name}");
         let found: Vec<_> = self
@@ -235,7 +239,7 @@ impl Links {
             .set_link_index_filter(index)
             .execute()
             .try_filter(|message| {
-                let same = read::address(message).is_some_and(|found| found.address == address);
+                let same = read::any_address(message) == Some(address);
                 std::future::ready(same)
             })
             .try_collect()
@@ -262,6 +266,64 @@ impl Links {
         added.map_err(|e| error(&format!("adding a route to {destination} by {gateway}"), &e))
     }
 
+    /// Leads a subnet to a link, in the main table. [`ErrorKind::Busy`] if a route leads it elsewhere.
+    pub async fn add_link_route(&self, name: &InterfaceName, destination: IpCidr) -> Result<()> {
+        let index = self.expect(name.as_str()).await?.index;
+        let message = link_route(index, destination);
+        let added = self.handle.route().add(message).execute().await;
+        added.map_err(|e| match errno(&e) {
+            Some(libc::EEXIST) => Error::new(
+                ErrorKind::Busy,
+                format!("{destination} cannot be led to {name}: there is a route to it already"),
+            ),
+            _ => error(&format!("leading {destination} to {name}"), &e),
+        })
+    }
+
+    /// Takes away a route that leads to a link. It is no error if there is none.
+    pub async fn remove_link_route(&self, name: &InterfaceName, destination: IpCidr) -> Result<()> {
+        let Some(link) = self.link(name.as_str()).await? else {
+            return Ok(());
+        };
+        let message = link_route(link.index, destination);
+        match self.handle.route().del(message).execute().await {
+            Ok(()) => Ok(()),
+            Err(e) if errno(&e) == Some(libc::ESRCH) => Ok(()),
+            Err(e) => Err(error(
+                &format!("taking the route to {destination} from {name}"),
+                &e,
+            )),
+        }
+    }
+
+    /// Makes a VXLAN device that is down, whose packets leave by the link `lower` from the first address of `ends` to
+    /// the second, on the port of RFC 7348, and marks it. It goes with `lower`.
+    pub async fn create_vxlan(
+        &self,
+        name: &InterfaceName,
+        vni: u32,
+        lower: &InterfaceName,
+        ends: (Ipv4Addr, Ipv4Addr),
+        owner: &Owner,
+    ) -> Result<()> {
+        let lower = self.expect(lower.as_str()).await?.index;
+        let device = LinkVxlan::new(name.as_str(), vni)
+            .dev(lower)
+            .local(ends.0)
+            .remote(ends.1)
+            .port(VXLAN_PORT)
+            .link_group(LINK_GROUP);
+        let made = self.handle.link().add(device.build()).execute().await;
+        made.map_err(|e| created(name, "VXLAN device", &e))?;
+        let marked = self.set_owner(name, owner).await;
+        if marked.is_err()
+            && let Ok(Some(link)) = self.link(name.as_str()).await
+        {
+            let _ = self.handle.link().del(link.index).execute().await;
+        }
+        marked
+    }
+
     /// Deletes the link of this name if it carries the mark of `owner`. It is no error if there is none;
     /// [`ErrorKind::Foreign`] if it is somebody else's, which is not touched.
     pub async fn delete(&self, name: &InterfaceName, owner: &Owner) -> Result<()> {
@@ -284,6 +346,22 @@ impl Links {
     async fn change(&self, message: LinkMessage, doing: &str) -> Result<()> {
         let changed = self.handle.link().change(message).execute().await;
         changed.map_err(|e| error(doing, &e))
+    }
+}
+
+/// A route of the main table to what is on a link itself.
+fn link_route(index: u32, destination: IpCidr) -> RouteMessage {
+    let (subnet, prefix) = (destination.network().address(), destination.prefix());
+    match subnet {
+        IpAddr::V4(subnet) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(subnet, prefix)
+            .scope(RouteScope::Link)
+            .output_interface(index)
+            .build(),
+        IpAddr::V6(subnet) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+            .destination_prefix(subnet, prefix)
+            .output_interface(index)
+            .build(),
     }
 }
 

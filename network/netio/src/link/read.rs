@@ -8,7 +8,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
 };
-use weft_wire::{Ipv4Cidr, MacAddress};
+use weft_wire::{IpCidr, Ipv4Cidr, MacAddress};
 
 use super::{Address, Link, Route};
 
@@ -49,34 +49,33 @@ pub(super) fn link(message: &LinkMessage) -> Link {
 
 /// The IPv4 address of a message; `None` for other families.
 pub(super) fn address(message: &AddressMessage) -> Option<Address> {
-    if message.header.family != AddressFamily::Inet {
+    let found = any_address(message)?;
+    let IpAddr::V4(ip) = found.address() else {
         return None;
-    }
-    let v4 = |ip: &IpAddr| match ip {
-        IpAddr::V4(ip) => Some(*ip),
-        IpAddr::V6(_) => None,
     };
-    // Local is the address itself; Address is the peer's on a point-to-point link.
-    let local = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(ip) => v4(ip),
-            _ => None,
-        });
-    let address = local.or_else(|| {
-        message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Address(ip) => v4(ip),
-                _ => None,
-            })
-    })?;
     Some(Address {
         index: message.header.index,
-        address: Ipv4Cidr::new(address, message.header.prefix_len)?,
+        address: Ipv4Cidr::new(ip, found.prefix())?,
     })
+}
+
+/// The address of a message, of either version.
+pub(super) fn any_address(message: &AddressMessage) -> Option<IpCidr> {
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    // Local is the address itself; Address is the peer's on a point-to-point link.
+    let local = find(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let address = local.or_else(|| {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    });
+    IpCidr::new(address?, message.header.prefix_len)
 }
 
 /// The IPv4 unicast route of a message, if it is in the main table.

@@ -13,7 +13,7 @@ use weft_wire::Ipv4Cidr;
 
 use super::Ruleset;
 use crate::link::LINK_GROUP;
-use crate::network::{Mode, NetworkSpec, PortForward};
+use crate::network::{Mode, NetworkSpec, PortForward, TunnelWay};
 
 type Expr = Expression<'static>;
 type Stmt = Statement<'static>;
@@ -29,6 +29,7 @@ const POSTROUTING: &str = "postrouting";
 /// In every mode the guests' own traffic passes, and packets with a source that is not of the subnet are dropped.
 /// *Isolated*: nothing else is forwarded. *Nat*: guests reach everything but other networks of weft's, under the
 /// host's addresses; answers come back, port forwards come in, the rest is dropped. *Routed*: all passes.
+/// In every mode guests reach what is behind the network's tunnels.
 /// Only IPv4 is forwarded.
 pub fn network_rules(spec: &NetworkSpec) -> Ruleset {
     let mut table = Builder::new(spec.name.table());
@@ -36,12 +37,16 @@ pub fn network_rules(spec: &NetworkSpec) -> Ruleset {
     table.chain(FORWARD, NfChainType::Filter, NfHook::Forward, 0);
     table.rule(GUARD, "sources of this subnet alone", foreign_source(spec));
     forward_rules(&mut table, spec);
+    let translated: Vec<&TunnelWay> = spec.tunnels.iter().filter(|way| way.masquerade).collect();
+    if spec.mode == Mode::Nat || !translated.is_empty() {
+        table.chain(POSTROUTING, NfChainType::NAT, NfHook::Postrouting, 100);
+        tunnel_translation(&mut table, spec);
+    }
     if spec.mode == Mode::Nat {
         if !spec.forwards.is_empty() {
             table.chain(PREROUTING, NfChainType::NAT, NfHook::Prerouting, -100);
             table.chain(OUTPUT, NfChainType::NAT, NfHook::Output, -100);
         }
-        table.chain(POSTROUTING, NfChainType::NAT, NfHook::Postrouting, 100);
         for forward in &spec.forwards {
             for chain in [PREROUTING, OUTPUT] {
                 let mut rule = forward_match(forward, chain);
@@ -75,6 +80,8 @@ fn forward_rules(table: &mut Builder, spec: &NetworkSpec) {
     let to = || name(MetaKey::Oifname, bridge);
     let mut rule = |comment, statements| table.rule(FORWARD, comment, statements);
     rule("within the network", vec![from(), to(), accept()]);
+    tunnel_rules(table, spec);
+    let mut rule = |comment, statements| table.rule(FORWARD, comment, statements);
     if spec.mode == Mode::Isolated {
         rule("isolated", vec![from(), drop()]);
         rule("isolated", vec![to(), drop()]);
@@ -87,16 +94,76 @@ fn forward_rules(table: &mut Builder, spec: &NetworkSpec) {
     }
     let others = || equal(meta(MetaKey::Oifgroup), Expr::Number(LINK_GROUP));
     rule("other networks are apart", vec![from(), others(), drop()]);
-    let known = ct(
-        "state",
-        Expr::List(vec![text("established"), text("related")]),
-    );
-    rule("answers come back", vec![to(), known, accept()]);
+    rule("answers come back", vec![to(), known(), accept()]);
     if !spec.forwards.is_empty() {
         let translated = ct("status", text("dnat"));
         rule("port forwards come in", vec![to(), translated, accept()]);
     }
     rule("nothing else comes in", vec![to(), drop()]);
+}
+
+/// What passes between guests and the network's tunnels.
+fn tunnel_rules(table: &mut Builder, spec: &NetworkSpec) {
+    let bridge = spec.bridge.as_str();
+    for way in &spec.tunnels {
+        let tunnel = way.interface.as_str();
+        let out = || {
+            vec![
+                name(MetaKey::Iifname, bridge),
+                name(MetaKey::Oifname, tunnel),
+            ]
+        };
+        let back = || {
+            vec![
+                name(MetaKey::Iifname, tunnel),
+                name(MetaKey::Oifname, bridge),
+            ]
+        };
+        let rule = |mut statements: Vec<Stmt>, rest: Vec<Stmt>| {
+            statements.extend(rest);
+            statements
+        };
+        let mut add = |comment, statements| table.rule(FORWARD, comment, statements);
+        add("IPv4 alone is forwarded", rule(out(), vec![ipv6(), drop()]));
+        add(
+            "IPv4 alone is forwarded",
+            rule(back(), vec![ipv6(), drop()]),
+        );
+        add(
+            "guests reach the tunnel's peers",
+            rule(out(), vec![accept()]),
+        );
+        if way.masquerade {
+            add("answers come back", rule(back(), vec![known(), accept()]));
+            add("nothing else comes in", rule(back(), vec![drop()]));
+        } else {
+            add("peers reach guests", rule(back(), vec![accept()]));
+        }
+    }
+}
+
+/// Under which address guests go through the network's tunnels.
+fn tunnel_translation(table: &mut Builder, spec: &NetworkSpec) {
+    for way in &spec.tunnels {
+        let tunnel = name(MetaKey::Oifname, way.interface.as_str());
+        let from = source_in(spec.address.network(), Operator::EQ);
+        let (comment, verdict) = match way.masquerade {
+            true => (
+                "guests go under the tunnel's address",
+                Stmt::Masquerade(None),
+            ),
+            false => ("guests keep their addresses in the tunnel", accept()),
+        };
+        table.rule(POSTROUTING, comment, vec![from, tunnel, verdict]);
+    }
+}
+
+/// What belongs to a connection that began before.
+fn known() -> Stmt {
+    ct(
+        "state",
+        Expr::List(vec![text("established"), text("related")]),
+    )
 }
 
 /// What a guest sends under an address that is none of the subnet, to the host or through it; 0.0.0.0 is a guest that

@@ -92,6 +92,22 @@ async fn perform(operation: &Operation, links: &Links) -> Result<()> {
         Operation::SetMac { name, to, .. } => links.set_mac(name, *to).await,
         Operation::AddAddress { name, address } => links.add_address(name, *address).await,
         Operation::RemoveAddress { name, address } => links.remove_address(name, *address).await,
+        Operation::AddRoute { name, destination } => links.add_link_route(name, *destination).await,
+        Operation::RemoveRoute { name, destination } => {
+            links.remove_link_route(name, *destination).await
+        }
+        Operation::CreateVxlan {
+            name,
+            vni,
+            lower,
+            local,
+            remote,
+            owner,
+        } => {
+            let ends = (*local, *remote);
+            links.create_vxlan(name, *vni, lower, ends, owner).await?;
+            ipv6::disable(name)
+        }
         Operation::JoinBridge { name, bridge } => links.set_bridge(name, Some(bridge)).await,
         Operation::SetUp { name } => links.set_up(name, true).await,
         Operation::SetRules { rules, .. } => nft::replace(rules).await,

@@ -1,8 +1,8 @@
 //! Network set-up as a plan.
 //!
 //! A [`Plan`] is a list of operations on links, addresses and rules that follows from what is wanted and what was
-//! observed, without looking at the host again: [`set_up`], [`tear_down`], [`add_port`] and [`remove_port`] compute
-//! it, printing it is the dry run, [`Plan::apply`] does it. A plan for what is already so is empty.
+//! observed, without looking at the host again: [`set_up`], [`tear_down`], [`add_port`], [`remove_port`], [`tunnel`] and [`stretch`]
+//! compute it, printing it is the dry run, [`Plan::apply`] does it. A plan for what is already so is empty.
 //!
 //! A set-up either happens or leaves no trace: when an operation fails, those before it are undone, last first. A
 //! tear-down goes on past failures and tells them all at the end.
@@ -16,13 +16,17 @@ mod observed;
 mod operation;
 mod port;
 mod set_up;
+mod stretch;
 mod tear_down;
+mod tunnel;
 
 pub use observed::{MadeNetwork, Observed, Rules};
 pub use operation::Operation;
 pub use port::{add_port, remove_port};
 pub use set_up::set_up;
+pub use stretch::{StretchSpec, stretch, unstretch};
 pub use tear_down::tear_down;
+pub use tunnel::{TunnelSpec, reroute, tunnel};
 
 use std::fmt;
 

@@ -1,8 +1,9 @@
 //! One step of a plan.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
-use weft_wire::{Ipv4Cidr, MacAddress};
+use weft_wire::{IpCidr, MacAddress};
 
 use crate::InterfaceName;
 use crate::link::Owner;
@@ -65,14 +66,43 @@ pub enum Operation {
         /// The link.
         name: InterfaceName,
         /// The address.
-        address: Ipv4Cidr,
+        address: IpCidr,
     },
     /// Take an address from a link.
     RemoveAddress {
         /// The link.
         name: InterfaceName,
         /// The address.
-        address: Ipv4Cidr,
+        address: IpCidr,
+    },
+    /// Lead a subnet to a link, in the main table.
+    AddRoute {
+        /// The link.
+        name: InterfaceName,
+        /// The subnet.
+        destination: IpCidr,
+    },
+    /// Lead a subnet to a link no more.
+    RemoveRoute {
+        /// The link.
+        name: InterfaceName,
+        /// The subnet.
+        destination: IpCidr,
+    },
+    /// Make a VXLAN device (RFC 7348), down, and mark it. It goes when `lower` goes.
+    CreateVxlan {
+        /// Its name.
+        name: InterfaceName,
+        /// The network identifier, of 24 bits.
+        vni: u32,
+        /// The link that its packets leave by.
+        lower: InterfaceName,
+        /// Where its packets come from.
+        local: Ipv4Addr,
+        /// Where they go.
+        remote: Ipv4Addr,
+        /// Its mark.
+        owner: Owner,
     },
     /// Make a link a port of a bridge.
     JoinBridge {
@@ -116,9 +146,9 @@ impl Operation {
     /// What undoes it, if that can be done.
     pub fn inverse(&self) -> Option<Self> {
         Some(match self.clone() {
-            Self::CreateBridge { name, owner, .. } | Self::CreateTap { name, owner, .. } => {
-                Self::DeleteLink { name, owner }
-            }
+            Self::CreateBridge { name, owner, .. }
+            | Self::CreateTap { name, owner, .. }
+            | Self::CreateVxlan { name, owner, .. } => Self::DeleteLink { name, owner },
             Self::Mark { name, from, to } => Self::Mark {
                 name,
                 to: from?,
@@ -136,6 +166,8 @@ impl Operation {
             },
             Self::AddAddress { name, address } => Self::RemoveAddress { name, address },
             Self::RemoveAddress { name, address } => Self::AddAddress { name, address },
+            Self::AddRoute { name, destination } => Self::RemoveRoute { name, destination },
+            Self::RemoveRoute { name, destination } => Self::AddRoute { name, destination },
             Self::SetRules { rules, before } => match before {
                 Some(before) => Self::SetRules {
                     rules: before,
@@ -196,18 +228,24 @@ impl fmt::Display for Operation {
             Self::RemoveAddress { name, address } => {
                 write!(f, "take the address {address} from {name}")
             }
+            Self::AddRoute { name, destination } => write!(f, "lead {destination} to {name}"),
+            Self::RemoveRoute { name, destination } => {
+                write!(f, "lead {destination} to {name} no more")
+            }
+            Self::CreateVxlan {
+                name,
+                vni,
+                lower,
+                remote,
+                owner,
+                ..
+            } => write!(
+                f,
+                "make VXLAN device {name}, network {vni}, by {lower} to {remote}, marked {owner}"
+            ),
             Self::JoinBridge { name, bridge } => write!(f, "join {name} to bridge {bridge}"),
             Self::SetUp { name } => write!(f, "set {name} up"),
-            Self::SetRules { rules, before } => {
-                let is_rule = |object: &&serde_json::Value| object.get("rule").is_some();
-                let count = rules.objects().iter().filter(is_rule).count();
-                let verb = if before.is_some() { "replace" } else { "set" };
-                write!(
-                    f,
-                    "{verb} the rules of table inet {} ({count} rules)",
-                    rules.table()
-                )
-            }
+            Self::SetRules { rules, before } => fmt_rules(rules, before.is_some(), f),
             Self::DeleteRules { table } => write!(f, "delete the rules of table inet {table}"),
             Self::SetForwarding { on } => {
                 write!(f, "turn IPv4 forwarding {}", if *on { "on" } else { "off" })
@@ -215,4 +253,12 @@ impl fmt::Display for Operation {
             Self::DeleteLink { name, .. } => write!(f, "delete link {name}"),
         }
     }
+}
+
+fn fmt_rules(rules: &Ruleset, replaced: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let is_rule = |object: &&serde_json::Value| object.get("rule").is_some();
+    let count = rules.objects().iter().filter(is_rule).count();
+    let verb = if replaced { "replace" } else { "set" };
+    let table = rules.table();
+    write!(f, "{verb} the rules of table inet {table} ({count} rules)")
 }

@@ -47,10 +47,10 @@ pub fn set_up(spec: &NetworkSpec, observed: &Observed) -> Result<Plan> {
     if !bridge.is_some_and(present) {
         operations.push(Operation::AddAddress {
             name: name(),
-            address,
+            address: address.into(),
         });
     }
-    if spec.mode.forwards() && !observed.forwarding {
+    if spec.forwards() && !observed.forwarding {
         operations.push(Operation::SetForwarding { on: true });
     }
     if !bridge.is_some_and(|link| link.up) {
@@ -73,7 +73,7 @@ fn owner(spec: &NetworkSpec, observed: &Observed) -> Owner {
             .bridges()
             .any(|(owner, _)| owner.forwarding_was_off)
     };
-    owner.forwarding_was_off = spec.mode.forwards() && (!observed.forwarding || remembered());
+    owner.forwarding_was_off = spec.forwards() && (!observed.forwarding || remembered());
     owner
 }
 
@@ -151,7 +151,7 @@ fn mend_bridge(
         if old.address != spec.address {
             operations.push(Operation::RemoveAddress {
                 name: name(),
-                address: old.address,
+                address: old.address.into(),
             });
         }
     }

@@ -14,7 +14,7 @@ use crate::noise::{self, Accepted};
 use crate::peer::Pending;
 use crate::tai64n::Timestamp;
 use crate::timing::{BETWEEN_INITIATIONS, REKEY_TIMEOUT};
-use crate::{Endpoint, Event, Now, Output, Refusal, Session};
+use crate::{Endpoint, Event, HandshakeSecrets, Now, Output, PrivateKey, Refusal, Session};
 
 impl Tunnel {
     /// Opens a handshake, unless a message of one has left within [`REKEY_TIMEOUT`].
@@ -39,6 +39,14 @@ impl Tunnel {
         let entropy = &mut *self.entropy;
         let timestamp = Timestamp::after(peer.state.sent_timestamp, now.wall);
         let ephemeral = draw_secret(entropy);
+        if let Some(log) = &mut self.key_log {
+            log.handshake(&HandshakeSecrets {
+                local: &identity.private,
+                remote: &peer.state.public,
+                ephemeral: &PrivateKey::new(*ephemeral),
+                preshared: &peer.state.psk,
+            });
+        }
         let opened = noise::open(&identity.private, &peer.state.public, ephemeral, timestamp);
         let Some((opened, noise)) = opened else {
             return;
@@ -75,6 +83,7 @@ impl Tunnel {
         self.admit(initiation.sender(), initiation.macs(), from, now, outputs)?;
         let identity = self.identity.as_ref().ok_or(Refusal::NoPrivateKey)?;
         let ephemeral = draw_secret(&mut *self.entropy);
+        let logged = self.key_log.is_some().then(|| ephemeral.clone());
         let accepted = noise::accept(&identity.private, ephemeral, initiation.noise())
             .ok_or(Refusal::Forged)?;
         let slot = self
@@ -89,6 +98,14 @@ impl Tunnel {
             .is_some_and(|seen| accepted.timestamp <= seen);
         if is_old || peer.state.initiation_taken.is_some_and(too_soon) {
             return Err(Refusal::Stale);
+        }
+        if let (Some(log), Some(ephemeral)) = (&mut self.key_log, logged) {
+            log.handshake(&HandshakeSecrets {
+                local: &identity.private,
+                remote: &peer.state.public,
+                ephemeral: &PrivateKey::new(*ephemeral),
+                preshared: &peer.state.psk,
+            });
         }
         peer.state.seen_timestamp = Some(accepted.timestamp);
         peer.state.initiation_taken = Some(now.monotonic);

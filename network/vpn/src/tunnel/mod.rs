@@ -21,6 +21,7 @@ use crate::cookie::Checker;
 use crate::deadlines::Deadlines;
 use crate::entropy::{Entropy, draw};
 use crate::indices::Indices;
+use crate::key_log::KeyLog;
 use crate::load::{Load, LoadLimits};
 use crate::message::Message;
 use crate::peer::Peer;
@@ -52,6 +53,7 @@ pub struct Tunnel {
     deadlines: Deadlines<PeerId>,
     load: Load,
     entropy: Box<dyn Entropy>,
+    key_log: Option<Box<dyn KeyLog>>,
 }
 
 impl Tunnel {
@@ -68,12 +70,19 @@ impl Tunnel {
             deadlines: Deadlines::new(),
             load: Load::new(LoadLimits::default()),
             entropy,
+            key_log: None,
         }
     }
 
     /// Sets how many handshakes are handled before their senders must prove where they are.
     pub fn set_load_limits(&mut self, limits: LoadLimits) {
         self.load = Load::new(limits);
+    }
+
+    /// Tells the secrets of every handshake from now on to `log`, which lets whoever reads it read the traffic. For
+    /// labs alone.
+    pub fn set_key_log(&mut self, log: Option<Box<dyn KeyLog>>) {
+        self.key_log = log;
     }
 
     /// Handles a datagram that came from `from`, in place. If it carries a packet, that is given; if it is a

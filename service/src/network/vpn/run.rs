@@ -14,8 +14,8 @@ use weft_tunnel::{Device, Tun, Uapi, entropy};
 use weft_vpn::{DEFAULT_MTU, PrivateKey, Tunnel};
 use zeroize::Zeroizing;
 
-use super::from_netio;
 use crate::api::{Error, ErrorKind, Result};
+use crate::network::from_netio;
 
 /// Writes a new private key to `file`, which must not exist and is open to its owner alone, and returns the public key.
 ///
