@@ -75,7 +75,7 @@ impl Daemon {
             let store: Arc<dyn Store> = Arc::new(Embedded::open(&paths.store())?);
             let shards = Arc::new(Shards::none_yet());
             let daemon = Arc::new(Self {
-                storage: Storage::start(store.clone(), shards.clone()),
+                storage: Storage::start(store.clone(), shards.clone(), &paths.run),
                 network: Networks::start(store.clone(), shards),
                 tunnels: Tunnels::start(store.clone(), paths.secrets()),
                 attach: Machines::start(store.clone(), paths.clone()),

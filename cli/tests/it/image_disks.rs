@@ -259,11 +259,26 @@ fn an_image_export_comes_back_after_a_crash() {
     ];
     weft.ok(&["status"]);
     io(&weft, "top", &back);
+    // What was acknowledged and never flushed is there too: whoever wrote it lives on.
+    let unflushed = [
+        "qemu-io",
+        "-t",
+        "unsafe",
+        "-f",
+        "raw",
+        "-c",
+        "write -P 4 30M 1M",
+    ];
+    judge(&weft, &[&unflushed[..], &[&url(&weft, "top")]].concat());
+    kill_daemon(&weft);
+    weft.ok(&["status"]);
+    io(&weft, "top", &["read -P 4 30M 1M"]);
     // In order this time.
     weft.ok(&["daemon", "--stop"]);
     judge(&weft, &["qemu-img", "check", "-q", "in/top.qcow2"]);
     weft.ok(&["status"]);
-    io(&weft, "top", &["read -P 2 512k 8M", "read -P 3 20M 1M"]);
+    let all = ["read -P 2 512k 8M", "read -P 3 20M 1M", "read -P 4 30M 1M"];
+    io(&weft, "top", &all);
     weft.ok(&["export", "remove", "top"]);
 }
 

@@ -49,6 +49,7 @@ pub struct Storage {
 
 #[derive(Default)]
 struct State {
+    logs: live::Logs,
     claims: Claims,
     arrays: BTreeMap<String, RunningArray>,
     groups: BTreeMap<String, RunningGroup>,
@@ -59,11 +60,16 @@ struct State {
 
 impl Storage {
     /// Nothing open yet; [`restore`](Self::restore) brings back what the store remembers.
-    pub fn start(store: Arc<dyn Store>, shards: Arc<Shards>) -> Self {
+    /// What must be found by the next daemon only as long as the host has power is below `run`.
+    pub fn start(store: Arc<dyn Store>, shards: Arc<Shards>, run: &Path) -> Self {
+        let state = State {
+            logs: live::Logs::below(run),
+            ..State::default()
+        };
         Self {
             store,
             shards,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             restoring: AtomicBool::new(true),
         }
     }

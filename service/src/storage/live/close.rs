@@ -18,7 +18,9 @@ impl OpenImage {
         on(&self.home, &top.disk, move || async move {
             image.close(&spawner()).await
         })
-        .await
+        .await?;
+        top.logs.forget(&top.disk);
+        Ok(())
     }
 }
 

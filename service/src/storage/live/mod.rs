@@ -8,6 +8,7 @@
 mod close;
 mod open;
 mod overlay;
+mod redo;
 mod show;
 mod snapshots;
 mod word;
@@ -19,6 +20,7 @@ use weft_qcow2::Image;
 use weft_uring::{FileDevice, ShardHandle};
 
 pub use overlay::Renames;
+pub(super) use redo::Logs;
 pub use word::ImageWord;
 
 use super::State;
@@ -55,6 +57,8 @@ pub(super) struct Link {
     pub(super) lock: Option<Arc<FileDevice>>,
     /// What holds its data, if not the same.
     pub(super) data_file: Option<(String, Arc<dyn BlockDevice>)>,
+    /// Where its redo log is while it is written.
+    pub(super) logs: Logs,
     /// The image, if it is one.
     pub(super) image: Option<Image>,
     /// What it is as a disk.

@@ -9,7 +9,7 @@ use weft_qcow2::format::{Header, incompatible};
 use weft_qcow2::{Image, OpenOptions, read_header};
 use weft_uring::{FileDevice, ShardHandle, spawner};
 
-use super::{ImageWord, Link, OpenImage, user};
+use super::{ImageWord, Link, Logs, OpenImage, user};
 use crate::api::{DiskUse, Error, ErrorKind, Result};
 use crate::shards::Shards;
 use crate::storage::State;
@@ -186,7 +186,7 @@ impl Opening<'_> {
     async fn open(&mut self, read_only: bool) -> Result<OpenImage> {
         let found = self.find(read_only).await?;
         let home = self.home()?;
-        let links = join(found, read_only, &home).await?;
+        let links = join(found, read_only, &self.state.logs, &home).await?;
         Ok(OpenImage {
             word: self.word.clone(),
             switch: Switch::new(Arc::clone(&links[0].device)),
@@ -372,7 +372,12 @@ pub(super) fn policy(word: &ImageWord) -> Result<Policy> {
 }
 
 /// Opens what was found from the bottom up.
-async fn join(chain: Vec<Found>, read_only: bool, home: &ShardHandle) -> Result<Vec<Link>> {
+async fn join(
+    chain: Vec<Found>,
+    read_only: bool,
+    logs: &Logs,
+    home: &ShardHandle,
+) -> Result<Vec<Link>> {
     let mut links: Vec<Link> = Vec::with_capacity(chain.len());
     for (depth, found) in chain.into_iter().enumerate().rev() {
         let below = links.last().map(|link| Arc::clone(&link.device));
@@ -383,6 +388,7 @@ async fn join(chain: Vec<Found>, read_only: bool, home: &ShardHandle) -> Result<
             file: found.file,
             lock: found.lock,
             data_file: found.data_file,
+            logs: logs.clone(),
             image: None,
         };
         let link = match found.header {

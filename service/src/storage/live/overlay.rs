@@ -229,6 +229,7 @@ impl OpenImage {
             file: file.clone(),
             lock: Some(file),
             data_file: None,
+            logs: self.links[0].logs.clone(),
             image: None,
         };
         let below = Some(Arc::clone(&old.device));
@@ -278,8 +279,13 @@ impl Link {
         read_only: bool,
         home: &ShardHandle,
     ) -> Result<Self> {
+        let redo = match read_only {
+            true => None,
+            false => Some(self.logs.memory(&self.disk)?),
+        };
         let options = weft_qcow2::OpenOptions {
             read_only,
+            redo,
             backing: below,
             data_file: self.data_file.as_ref().map(|(_, file)| Arc::clone(file)),
             ..weft_qcow2::OpenOptions::default()
