@@ -197,7 +197,7 @@ impl Lane {
     }
 
     /// Up to `count` clusters for those of the disk from `guest` on.
-    async fn take_clusters(&self, guest: u64, count: u64) -> Result<Found> {
+    pub(crate) async fn take_clusters(&self, guest: u64, count: u64) -> Result<Found> {
         if self.core.data_file.is_some() {
             // There each cluster has the place that it has on the disk.
             let host = guest;

@@ -9,6 +9,7 @@ mod given_up;
 mod killed;
 mod kit;
 mod power;
+mod preallocated;
 mod renamed;
 mod reuse;
 mod snapshots;
