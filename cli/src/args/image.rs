@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use weft_service::api::Size;
-use weft_service::storage::images::{Format, Sizing};
+use weft_service::storage::images::{Format, Preallocation, Sizing};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
@@ -23,21 +23,7 @@ pub(crate) enum ImageCommand {
     /// Look for contradictions in an image; status 1 if there are any and they were not mended
     Check(ImageCheckArgs),
     /// Give an image's disk another size
-    Resize {
-        /// The image
-        path: String,
-        /// How large, or how much more or less: 2G, +1G, -512M
-        #[arg(long, allow_hyphen_values = true, value_parser = parse_sizing)]
-        size: Sizing,
-        /// Allow a smaller one: what is cut off is gone
-        #[arg(long)]
-        shrink: bool,
-        /// Its format [default: guessed]
-        #[arg(long)]
-        format: Option<Format>,
-        #[command(flatten)]
-        trust: TrustArgs,
-    },
+    Resize(ImageResizeArgs),
     /// Show where each part of an image's disk comes from
     Map {
         #[command(flatten)]
@@ -61,9 +47,11 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         other_format: Option<Format>,
         #[command(flatten)]
+        keys: KeyArgs,
+        #[command(flatten)]
         trust: TrustArgs,
     },
-    /// Copy an image, or what an NBD server offers, to another; what holds nothing takes no room
+    /// Copy images, or what NBD servers offer, to another; what holds nothing takes no room
     Convert(ImageConvertArgs),
     /// Tell how much room a copy would take
     Measure {
@@ -86,31 +74,12 @@ pub(crate) enum ImageCommand {
         trust: TrustArgs,
     },
     /// Make an image rest on another file; its disk stays what it is
-    Rebase {
-        /// The image
-        path: String,
-        /// What it is to rest on; without, on nothing
-        #[arg(long)]
-        backing: Option<String>,
-        /// The format of that [default: guessed]
-        #[arg(long, requires = "backing")]
-        backing_format: Option<Format>,
-        /// Only change the name: both files are known to read the same
-        #[arg(long = "unsafe")]
-        unsafely: bool,
-        #[command(flatten)]
-        trust: TrustArgs,
-    },
+    Rebase(ImageRebaseArgs),
     /// Copy what an image has of its own into the one that it rests on, and empty it
-    Commit {
-        /// The image
-        path: String,
-        /// Leave the image as it is
-        #[arg(long)]
-        keep: bool,
-        #[command(flatten)]
-        trust: TrustArgs,
-    },
+    Commit(ImageCommitArgs),
+    /// Passphrases of an encrypted image
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Snapshots inside an image
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -138,6 +107,55 @@ pub(crate) enum LiveCommand {
         #[arg(short = 'o', long = "option", value_parser = parse_option)]
         options: Vec<(String, String)>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Let one more passphrase open the image
+    Add {
+        /// The image
+        path: String,
+        #[command(flatten)]
+        keys: KeyArgs,
+        /// The file that holds the new passphrase
+        #[arg(long, value_name = "FILE")]
+        new_key_file: PathBuf,
+        /// The slot that takes it, 0 to 7 [default: the first free one]
+        #[arg(long)]
+        slot: Option<usize>,
+        #[command(flatten)]
+        work: WorkArgs,
+    },
+    /// Let a passphrase open the image no more
+    Remove {
+        /// The image
+        path: String,
+        /// The file that holds the passphrase
+        #[arg(long, value_name = "FILE", required_unless_present = "slot")]
+        key_file: Option<PathBuf>,
+        /// In place of a passphrase: the slot to erase
+        #[arg(long, conflicts_with = "key_file")]
+        slot: Option<usize>,
+        /// Remove the last one too: what the image holds is lost for ever
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// How hard a passphrase is to guess.
+#[derive(Debug, Args)]
+pub(crate) struct WorkArgs {
+    /// Milliseconds that each guess of the passphrase is to take
+    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    pub(crate) guess_time: u64,
+}
+
+/// What opens encrypted images.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// A file that holds the passphrase of an encrypted image, each of its bytes; again for images with others
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -213,17 +231,19 @@ pub(crate) struct ImageCreateArgs {
     /// The format of that [default: guessed now, and written down]
     #[arg(long, requires = "backing")]
     pub(crate) backing_format: Option<Format>,
-    /// KEY=VALUE by QEMU's names: cluster_size, compat, refcount_bits, extended_l2, lazy_refcounts, compression_type, data_file, data_file_raw
+    /// Encrypt it (LUKS) with the passphrase that this file holds, each of its bytes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// KEY=VALUE by QEMU's names: cluster_size, compat, refcount_bits, extended_l2, lazy_refcounts, compression_type, data_file, data_file_raw, preallocation, encrypt.*
     #[arg(short = 'o', long = "option", value_parser = parse_option)]
     pub(crate) options: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ImageConvertArgs {
-    /// An image or URL
-    pub(crate) source: String,
-    /// A new file, or a URL
-    pub(crate) target: String,
+    /// Images or URLs, copied one behind the other, and last the new file, or a URL
+    #[arg(value_name = "SOURCE... TARGET", num_args = 2.., required = true)]
+    pub(crate) files: Vec<String>,
     /// The format of the copy [default: qcow2 where its name ends so, otherwise raw]
     #[arg(short = 'O', long)]
     pub(crate) output_format: Option<Format>,
@@ -233,6 +253,21 @@ pub(crate) struct ImageConvertArgs {
     /// Copy this snapshot in place of the disk
     #[arg(long)]
     pub(crate) snapshot: Option<String>,
+    /// What the copy rests on; a relative path begins at its folder
+    #[arg(long)]
+    pub(crate) backing: Option<String>,
+    /// The format of that [default: guessed now, and written down]
+    #[arg(long, requires = "backing")]
+    pub(crate) backing_format: Option<Format>,
+    /// Copy the bitmaps too
+    #[arg(long)]
+    pub(crate) bitmaps: bool,
+    /// Leave out bitmaps that cannot be trusted
+    #[arg(long, requires = "bitmaps")]
+    pub(crate) skip_broken_bitmaps: bool,
+    /// Copy what cannot be read as zeroes, and tell what that is
+    #[arg(long)]
+    pub(crate) salvage: bool,
     /// Compress
     #[arg(short, long)]
     pub(crate) compress: bool,
@@ -242,6 +277,68 @@ pub(crate) struct ImageConvertArgs {
     /// Write into a file that is there, in place of a new one
     #[arg(long)]
     pub(crate) onto: bool,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    /// Encrypt the copy (LUKS) with the passphrase that this file holds
+    #[arg(long, value_name = "FILE")]
+    pub(crate) target_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageResizeArgs {
+    /// The image
+    pub(crate) path: String,
+    /// How large, or how much more or less: 2G, +1G, -512M
+    #[arg(long, allow_hyphen_values = true, value_parser = parse_sizing)]
+    pub(crate) size: Sizing,
+    /// Allow a smaller one: what is cut off is gone
+    #[arg(long)]
+    pub(crate) shrink: bool,
+    /// Room to take for what is gained: off, metadata, falloc, full
+    #[arg(long, default_value = "off")]
+    pub(crate) preallocation: Preallocation,
+    /// Its format [default: guessed]
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageRebaseArgs {
+    /// The image
+    pub(crate) path: String,
+    /// What it is to rest on; without, on nothing
+    #[arg(long)]
+    pub(crate) backing: Option<String>,
+    /// The format of that [default: guessed]
+    #[arg(long, requires = "backing")]
+    pub(crate) backing_format: Option<Format>,
+    /// Only change the name: both files are known to read the same
+    #[arg(long = "unsafe")]
+    pub(crate) unsafely: bool,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageCommitArgs {
+    /// The image
+    pub(crate) path: String,
+    /// Leave the image as it is
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Commit past those between into this one; the image is left as it is then
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base: Option<String>,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
 }

@@ -7,8 +7,9 @@ mod storage;
 mod vpn;
 
 pub(crate) use image::{
-    ImageArgs, ImageCheckArgs, ImageCommand, ImageConvertArgs, ImageCreateArgs, LiveCommand,
-    RepairWhat, SnapshotCommand, TrustArgs,
+    ImageArgs, ImageCheckArgs, ImageCommand, ImageCommitArgs, ImageConvertArgs, ImageCreateArgs,
+    ImageRebaseArgs, ImageResizeArgs, KeyArgs, KeyCommand, LiveCommand, RepairWhat,
+    SnapshotCommand, TrustArgs,
 };
 pub(crate) use machine::{VmCommand, VmRunArgs};
 pub(crate) use network::{NetCommand, PortCommand};

@@ -1,17 +1,20 @@
 //! `weft image`. An image that nobody uses is a file: no daemon is asked.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::CommandFactory;
-use weft_qcow2::{CreateOptions, Repair};
+use weft_qcow2::Repair;
 use weft_service::api::{Error, ErrorKind, ImageCopy, Result, Size};
 use weft_service::storage::images::{
-    self, Allow, Convert, Create, Format, How, Measured, Name, Policy, Rebase, Sizing,
+    self, Allow, Bitmaps, Commit, Convert, Create, Format, How, KeyChange, Keys, Measured, Name,
+    Passphrase, Policy, Rebase, Resize,
 };
 
 use crate::args::{
-    Arguments, ImageArgs, ImageCheckArgs, ImageCommand, ImageConvertArgs, ImageCreateArgs,
-    RepairWhat, SnapshotCommand, TrustArgs,
+    Arguments, ImageArgs, ImageCheckArgs, ImageCommand, ImageCommitArgs, ImageConvertArgs,
+    ImageCreateArgs, ImageRebaseArgs, ImageResizeArgs, KeyArgs, KeyCommand, RepairWhat,
+    SnapshotCommand, TrustArgs,
 };
 use crate::render::images as tables;
 use crate::render::{CopyProgress, Output};
@@ -34,13 +37,7 @@ async fn dispatch(command: ImageCommand, output: &Output) -> Result<ExitCode> {
             trust,
         } => info(image, backing_chain, &trust, output).await?,
         ImageCommand::Check(request) => return check(&request, output).await,
-        ImageCommand::Resize {
-            path,
-            size,
-            shrink,
-            format,
-            trust,
-        } => resize(&path, format, size, shrink, &trust, output).await?,
+        ImageCommand::Resize(request) => resize(request, output).await?,
         ImageCommand::Map { image, trust } => map(image, &trust, output).await?,
         ImageCommand::Compare {
             one,
@@ -48,10 +45,12 @@ async fn dispatch(command: ImageCommand, output: &Output) -> Result<ExitCode> {
             strict,
             format,
             other_format,
+            keys,
             trust,
         } => {
             let sides = [(one, format), (other, other_format)];
-            return compare(sides, strict, &trust, output).await;
+            let how = reading(&keys, &trust)?;
+            return compare(sides, strict, &how, output).await;
         }
         ImageCommand::Convert(request) => convert(request, output).await?,
         ImageCommand::Measure {
@@ -68,24 +67,9 @@ async fn dispatch(command: ImageCommand, output: &Output) -> Result<ExitCode> {
             };
             measure(what, output_format, &options, &trust, output).await?;
         }
-        ImageCommand::Rebase {
-            path,
-            backing,
-            backing_format,
-            unsafely,
-            trust,
-        } => {
-            let request = Rebase {
-                image: Name::of(&path)?,
-                format: Some(Format::Qcow2),
-                backing,
-                backing_format,
-                unsafely,
-                policy: policy(&trust)?,
-            };
-            rebase(&path, &request, output).await?;
-        }
-        ImageCommand::Commit { path, keep, trust } => commit(&path, keep, &trust, output).await?,
+        ImageCommand::Rebase(request) => rebase(request, output).await?,
+        ImageCommand::Commit(request) => commit(request, output).await?,
+        ImageCommand::Key(command) => key(command, output).await?,
         ImageCommand::Snapshot(command) => snapshot(command, output).await?,
         ImageCommand::Live(_) => unreachable!("these need the daemon"),
     }
@@ -110,6 +94,24 @@ fn policy(trust: &TrustArgs) -> Result<Policy> {
     })
 }
 
+/// The passphrases in the files that the user names.
+fn key_files(keys: &KeyArgs) -> Result<Keys> {
+    let read: Result<Vec<Passphrase>> = keys
+        .key_file
+        .iter()
+        .map(|file| Passphrase::read(file))
+        .collect();
+    Ok(Keys::anywhere(read?))
+}
+
+/// How images are opened whose data is read.
+fn reading(keys: &KeyArgs, trust: &TrustArgs) -> Result<How> {
+    Ok(How {
+        keys: key_files(keys)?,
+        ..How::to_read(policy(trust)?)
+    })
+}
+
 fn how(image: &ImageArgs, trust: &TrustArgs) -> Result<How> {
     Ok(How {
         format: image.format,
@@ -120,6 +122,7 @@ fn how(image: &ImageArgs, trust: &TrustArgs) -> Result<How> {
 
 async fn create(request: ImageCreateArgs, output: &Output) -> Result<()> {
     let path = request.path.display().to_string();
+    let key = request.key_file.as_deref().map(Passphrase::read);
     images::create(Create {
         path: request.path,
         format: request.format,
@@ -129,6 +132,7 @@ async fn create(request: ImageCreateArgs, output: &Output) -> Result<()> {
         options: request.options,
         overwrite: false,
         unseen_backing: false,
+        key: key.transpose()?,
     })
     .await?;
     show_info(&path, output).await
@@ -171,7 +175,12 @@ async fn check(request: &ImageCheckArgs, output: &Output) -> Result<ExitCode> {
         Some(RepairWhat::All) => Repair::All,
     };
     let name = Name::of(path)?;
-    let found = images::check(&name, request.format, !request.unlocked, repair).await?;
+    let how = How {
+        format: request.format,
+        locked: !request.unlocked,
+        ..How::tables()
+    };
+    let found = images::check(&name, &how, repair).await?;
     output.show(&found, tables::check);
     let good = found.repaired || (found.corruptions == 0 && found.leaks == 0);
     Ok(if good {
@@ -181,16 +190,19 @@ async fn check(request: &ImageCheckArgs, output: &Output) -> Result<ExitCode> {
     })
 }
 
-async fn resize(
-    path: &str,
-    format: Option<Format>,
-    size: Sizing,
-    shrink: bool,
-    trust: &TrustArgs,
-    output: &Output,
-) -> Result<()> {
-    let name = Name::of(path)?;
-    let resized = images::resize(&name, format, policy(trust)?, size, shrink).await?;
+async fn resize(request: ImageResizeArgs, output: &Output) -> Result<()> {
+    let path = &request.path;
+    let resize = Resize {
+        image: Name::of(path)?,
+        how: How {
+            format: request.format,
+            ..reading(&request.keys, &request.trust)?
+        },
+        sizing: request.size,
+        shrink: request.shrink,
+        preallocation: request.preallocation,
+    };
+    let resized = images::resize(&resize).await?;
     let answer = serde_json::json!({
         "path": path, "old_size_bytes": resized.old, "size_bytes": resized.new,
     });
@@ -205,7 +217,12 @@ async fn resize(
 }
 
 async fn map(image: ImageArgs, trust: &TrustArgs, output: &Output) -> Result<()> {
-    let chain = images::open(&Name::of(&image.path)?, &how(&image, trust)?).await?;
+    // Where data is can be told without a key.
+    let how = How {
+        data: false,
+        ..how(&image, trust)?
+    };
+    let chain = images::open(&Name::of(&image.path)?, &how).await?;
     let mut extents = Vec::new();
     images::map(&chain, 0, u64::MAX, |extent| {
         extents.push(extent);
@@ -219,14 +236,14 @@ async fn map(image: ImageArgs, trust: &TrustArgs, output: &Output) -> Result<()>
 async fn compare(
     sides: [(String, Option<Format>); 2],
     strict: bool,
-    trust: &TrustArgs,
+    how: &How,
     output: &Output,
 ) -> Result<ExitCode> {
     let mut chains = Vec::new();
     for (path, format) in &sides {
         let how = How {
             format: *format,
-            ..How::to_read(policy(trust)?)
+            ..how.clone()
         };
         chains.push(images::open(&Name::of(path)?, &how).await?);
     }
@@ -243,41 +260,64 @@ async fn compare(
 }
 
 async fn convert(request: ImageConvertArgs, output: &Output) -> Result<()> {
-    let (from, to) = (Name::of(&request.source)?, Name::of(&request.target)?);
+    let how = How {
+        format: request.format,
+        snapshot: request.snapshot,
+        ..reading(&request.keys, &request.trust)?
+    };
+    // The arguments are at least two.
+    let (target, sources) = request
+        .files
+        .split_last()
+        .unwrap_or((&request.files[0], &[]));
+    let to = Name::of(target)?;
+    let from = sources
+        .iter()
+        .map(|name| Ok((Name::of(name)?, how.clone())));
     let onto = request.onto || matches!(to, Name::Nbd(_));
     let format = match (request.output_format, onto) {
         (Some(format), _) => Some(format),
         (None, true) => None,
-        (None, false) if request.compress || request.target.ends_with(".qcow2") => {
-            Some(Format::Qcow2)
-        }
+        (None, false) if request.compress || target.ends_with(".qcow2") => Some(Format::Qcow2),
         (None, false) => Some(Format::Raw),
-    };
-    let how = How {
-        format: request.format,
-        snapshot: request.snapshot,
-        ..How::to_read(policy(&request.trust)?)
     };
     let progress = CopyProgress::new("copy", output);
     let tell = |done, total| progress.tell(done, total);
     let request = Convert {
-        from,
-        how,
+        from: from.collect::<Result<_>>()?,
         to,
         format,
         options: request.options,
-        backing: None,
+        backing: request
+            .backing
+            .map(|backing| (backing, request.backing_format)),
+        key: request
+            .target_key_file
+            .as_deref()
+            .map(Passphrase::read)
+            .transpose()?,
         onto,
         onto_zeroes: false,
         overwrite: false,
         compress: request.compress,
         sparse: images::SPARSE,
+        salvage: request.salvage,
+        bitmaps: match (request.bitmaps, request.skip_broken_bitmaps) {
+            (false, _) => Bitmaps::None,
+            (true, false) => Bitmaps::All,
+            (true, true) => Bitmaps::Sound,
+        },
     };
     let copy = images::convert(request, &tell).await?;
     progress.finish();
     let text = |copy: &ImageCopy| {
         let (size, data) = (Size(copy.size_bytes), Size(copy.data_bytes));
-        format!("{}: {size}, of which {data} are data\n", copy.path)
+        let mut text = format!("{}: {size}, of which {data} are data\n", copy.path);
+        for lost in &copy.lost {
+            let (len, at) = (Size(lost.end - lost.start), lost.start);
+            text.push_str(&format!("{len} at {at} could not be read and are zeroes\n"));
+        }
+        text
     };
     output.show(&copy, text);
     Ok(())
@@ -295,8 +335,8 @@ async fn measure(
     trust: &TrustArgs,
     output: &Output,
 ) -> Result<()> {
-    let mut made = CreateOptions::new(0);
-    if let Some((key, _)) = images::read_options(options, &mut made)?.first() {
+    let made = images::read_options(options, 0)?;
+    if let Some((key, _)) = made.unknown.first() {
         let message = format!("there is no option {key}");
         return Err(Error::general(ErrorKind::Invalid, message));
     }
@@ -305,6 +345,7 @@ async fn measure(
         What::Image(path, from) => {
             let how = How {
                 format: from,
+                data: false,
                 ..How::to_read(policy(trust)?)
             };
             let chain = images::open(&Name::of(&path)?, &how).await?;
@@ -322,20 +363,70 @@ async fn measure(
     Ok(())
 }
 
-async fn rebase(path: &str, request: &Rebase, output: &Output) -> Result<()> {
+async fn rebase(request: ImageRebaseArgs, output: &Output) -> Result<()> {
+    let rebase = Rebase {
+        image: Name::of(&request.path)?,
+        format: Some(Format::Qcow2),
+        backing: request.backing,
+        backing_format: request.backing_format,
+        unsafely: request.unsafely,
+        policy: policy(&request.trust)?,
+        keys: key_files(&request.keys)?,
+    };
     let progress = CopyProgress::new("rebase", output);
     let tell = |done, total| progress.tell(done, total);
-    images::rebase(request, &tell).await?;
+    images::rebase(&rebase, &tell).await?;
     progress.finish();
-    show_info(path, output).await
+    show_info(&request.path, output).await
 }
 
-async fn commit(path: &str, keep: bool, trust: &TrustArgs, output: &Output) -> Result<()> {
+async fn commit(request: ImageCommitArgs, output: &Output) -> Result<()> {
+    let base = request.base.as_deref().map(Name::of);
+    let commit = Commit {
+        image: Name::of(&request.path)?,
+        how: reading(&request.keys, &request.trust)?,
+        base: base.transpose()?,
+        keep: request.keep,
+    };
     let progress = CopyProgress::new("commit", output);
     let tell = |done, total| progress.tell(done, total);
-    images::commit(&Name::of(path)?, None, policy(trust)?, keep, &tell).await?;
+    images::commit(&commit, &tell).await?;
     progress.finish();
-    show_info(path, output).await
+    show_info(&request.path, output).await
+}
+
+async fn key(command: KeyCommand, output: &Output) -> Result<()> {
+    let (path, keys, change, force) = match command {
+        KeyCommand::Add {
+            path,
+            keys,
+            new_key_file,
+            slot,
+            work,
+        } => {
+            let change = KeyChange::Add {
+                new: Passphrase::read(&new_key_file)?,
+                slot,
+                time: Duration::from_millis(work.guess_time),
+            };
+            (path, key_files(&keys)?, change, false)
+        }
+        KeyCommand::Remove {
+            path,
+            key_file,
+            slot,
+            force,
+        } => {
+            let change = match (key_file, slot) {
+                (Some(file), _) => KeyChange::Remove(Passphrase::read(&file)?),
+                (None, slot) => KeyChange::Erase(slot.unwrap_or_default()),
+            };
+            (path, Keys::default(), change, force)
+        }
+    };
+    let format = Some(Format::Qcow2);
+    images::change_keys(&Name::of(&path)?, format, &keys, &change, force).await?;
+    show_info(&path, output).await
 }
 
 async fn snapshot(command: SnapshotCommand, output: &Output) -> Result<()> {

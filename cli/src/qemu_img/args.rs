@@ -17,6 +17,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Change options of an image
+    Amend(Amend),
     /// Work with a bitmap
     Bitmap(Bitmap),
     /// Look for contradictions
@@ -64,6 +66,21 @@ pub(super) struct Common {
     pub(super) force_share: bool,
     #[arg(short = 'f', long = "format", value_name = "FMT")]
     pub(super) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Amend {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[arg(short = 'o', value_name = "OPTIONS", required = true)]
+    pub(super) options: Vec<String>,
+    #[arg(long)]
+    pub(super) force: bool,
+    #[arg(short = 't', value_name = "CACHE")]
+    cache: Option<String>,
+    #[arg(short = 'p')]
+    progress: bool,
+    pub(super) filename: String,
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +165,8 @@ pub(super) struct Convert {
     pub(super) target_is_zero: bool,
     #[arg(long)]
     pub(super) bitmaps: bool,
+    #[arg(long, requires = "bitmaps")]
+    pub(super) skip_broken_bitmaps: bool,
     #[arg(long)]
     pub(super) salvage: bool,
     #[arg(short = 'C')]
@@ -311,6 +330,8 @@ mod tests {
             "x rebase -u -b  a",
             "x measure --size 1G -O qcow2",
             "x bitmap --add -g 64k a b",
+            "x amend --object secret,id=a,file=b -o encrypt.state=active,encrypt.new-secret=a a",
+            "x convert --bitmaps --skip-broken-bitmaps --salvage a b c",
         ] {
             Arguments::try_parse_from(line.split(' '))
                 .unwrap_or_else(|error| panic!("{line}: {error}"));

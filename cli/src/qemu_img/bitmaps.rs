@@ -6,6 +6,7 @@ use weft_service::storage::images::{self, BitmapChange};
 
 use super::args::Bitmap;
 use super::commands::{not_opened, target};
+use super::secrets::Secrets;
 use super::words;
 
 pub(super) async fn run(bitmap: Bitmap) -> Result<u8> {
@@ -32,7 +33,8 @@ fn changes(bitmap: &Bitmap) -> Result<Vec<BitmapChange>> {
         }
         Some(file) => {
             let format = words::format(bitmap.source_format.as_ref())?;
-            Some((words::image(file, false)?.0, format))
+            let source = words::image(file, false, &Secrets::default())?;
+            Some((source.name, format))
         }
         None => None,
     };

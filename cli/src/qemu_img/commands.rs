@@ -1,12 +1,13 @@
 //! What each command does. The answer is the exit status.
 
 use serde_json::{Value, json};
-use weft_qcow2::{CreateOptions, Repair};
+use weft_qcow2::Repair;
 use weft_service::api::{Error, ErrorKind, Result};
-use weft_service::storage::images::{self, Chain, Format, How, Measured, Name, Policy};
+use weft_service::storage::images::{self, Chain, Format, How, Keys, Measured, Name, Policy};
 
 use super::args::{self, Command, Common, Form};
-use super::{FAILED, bitmaps, copies, show, words};
+use super::secrets::Secrets;
+use super::{FAILED, amend, bitmaps, copies, show, words};
 use crate::render::print;
 
 /// A comparison that could not be made.
@@ -28,6 +29,7 @@ pub(super) fn failure(command: &Command) -> u8 {
 
 pub(super) async fn run(command: Command) -> Result<u8> {
     match command {
+        Command::Amend(amend) => amend::run(amend).await,
         Command::Bitmap(bitmap) => bitmaps::run(bitmap).await,
         Command::Check(check) => self::check(check).await,
         Command::Commit(commit) => copies::commit(commit).await,
@@ -49,16 +51,15 @@ pub(super) fn unsupported(message: &str) -> Error {
 
 /// The image that a command is about, and how it is opened to be read.
 pub(super) fn target(common: &Common, filename: &str) -> Result<(Name, How)> {
-    if !common.object.is_empty() {
-        return Err(unsupported("--object: there are no secrets here yet"));
-    }
-    let (name, format) = words::image(filename, common.image_opts)?;
+    let secrets = Secrets::of(&common.object)?;
+    let picked = words::image(filename, common.image_opts, &secrets)?;
     let how = How {
-        format: format.or(words::format(common.format.as_ref())?),
+        format: picked.format.or(words::format(common.format.as_ref())?),
         locked: !common.force_share,
+        keys: picked.keys,
         ..How::to_read(Policy::TRUSTING)
     };
-    Ok((name, how))
+    Ok((picked.name, how))
 }
 
 pub(super) async fn opened(common: &Common, filename: &str) -> Result<Chain> {
@@ -100,7 +101,9 @@ async fn create(create: args::Create) -> Result<u8> {
         let message = "Expecting image file name".to_owned();
         Error::general(ErrorKind::Invalid, message)
     })?;
-    let options = words::options(&create.options);
+    let mut options = words::options(&create.options);
+    let said = options.clone();
+    let key = Secrets::of(&create.common.object)?.taken_from(&mut options)?;
     let given = |key: &str| options.iter().any(|(name, _)| name == key);
     let backed = create.backing.is_some() || given("backing_file");
     if backed && create.backing_format.is_none() && !given("backing_fmt") {
@@ -121,44 +124,90 @@ async fn create(create: args::Create) -> Result<u8> {
         options,
         overwrite: true,
         unseen_backing: create.unseen,
+        key,
     })
     .await?;
-    say(&create.common, &show::formatted(&path, &made));
+    say(&create.common, &show::formatted(&path, &made, &said));
     Ok(0)
 }
 
+/// The options of a raw image, and what each is for.
+const RAW_OPTIONS: &[(&str, &str)] = &[
+    (
+        "preallocation=<str>",
+        "Preallocation mode (allowed values: off, falloc, full)",
+    ),
+    ("size=<size>", "Virtual disk size"),
+];
+
+/// Those of a qcow2 image.
+const QCOW2_OPTIONS: &[(&str, &str)] = &[
+    ("backing_file=<str>", "File name of a base image"),
+    ("backing_fmt=<str>", "Image format of the base image"),
+    ("cluster_size=<size>", "qcow2 cluster size"),
+    (
+        "compat=<str>",
+        "Compatibility level (v2 [0.10] or v3 [1.1])",
+    ),
+    (
+        "compression_type=<str>",
+        "Compression method used for image cluster compression",
+    ),
+    ("data_file=<str>", "File name of an external data file"),
+    (
+        "data_file_raw=<bool (on/off)>",
+        "The external data file must stay valid as a raw image",
+    ),
+    (
+        "encrypt.cipher-alg=<str>",
+        "Name of encryption cipher algorithm",
+    ),
+    (
+        "encrypt.cipher-mode=<str>",
+        "Name of encryption cipher mode",
+    ),
+    (
+        "encrypt.format=<str>",
+        "Encrypt the image, format choices: 'luks'",
+    ),
+    (
+        "encrypt.hash-alg=<str>",
+        "Name of encryption hash algorithm",
+    ),
+    (
+        "encrypt.iter-time=<num>",
+        "Time to spend in PBKDF in milliseconds",
+    ),
+    ("encrypt.ivgen-alg=<str>", "Name of IV generator algorithm"),
+    (
+        "encrypt.ivgen-hash-alg=<str>",
+        "Name of IV generator hash algorithm",
+    ),
+    (
+        "encrypt.key-secret=<str>",
+        "ID of secret providing LUKS passphrase",
+    ),
+    ("extended_l2=<bool (on/off)>", "Extended L2 tables"),
+    (
+        "lazy_refcounts=<bool (on/off)>",
+        "Postpone refcount updates",
+    ),
+    (
+        "preallocation=<str>",
+        "Preallocation mode (allowed values: off, metadata, falloc, full)",
+    ),
+    (
+        "refcount_bits=<num>",
+        "Width of a reference count entry in bits",
+    ),
+    ("size=<size>", "Virtual disk size"),
+];
+
 /// The options of a format.
 fn help(format: Format) -> String {
-    let options: &[(&str, &str)] = match format {
-        Format::Raw => &[("size=<size>", "Virtual disk size")],
-        Format::Qcow2 => &[
-            ("backing_file=<str>", "File name of a base image"),
-            ("backing_fmt=<str>", "Image format of the base image"),
-            ("cluster_size=<size>", "qcow2 cluster size"),
-            (
-                "compat=<str>",
-                "Compatibility level (v2 [0.10] or v3 [1.1])",
-            ),
-            (
-                "compression_type=<str>",
-                "Compression method used for image cluster compression",
-            ),
-            ("data_file=<str>", "File name of an external data file"),
-            (
-                "data_file_raw=<bool (on/off)>",
-                "The external data file must stay valid as a raw image",
-            ),
-            ("extended_l2=<bool (on/off)>", "Extended L2 tables"),
-            (
-                "lazy_refcounts=<bool (on/off)>",
-                "Postpone refcount updates",
-            ),
-            (
-                "refcount_bits=<num>",
-                "Width of a reference count entry in bits",
-            ),
-            ("size=<size>", "Virtual disk size"),
-        ],
+    let options = match format {
+        Format::Raw => RAW_OPTIONS,
+        Format::Qcow2 => QCOW2_OPTIONS,
     };
     let lines: Vec<String> = options
         .iter()
@@ -172,6 +221,7 @@ async fn info(info: args::Info) -> Result<u8> {
     let how = How {
         chain: info.backing_chain,
         data: false,
+        keys: Keys::default(),
         ..how
     };
     let infos = images::info(&name, &how)
@@ -199,7 +249,7 @@ async fn check(check: args::Check) -> Result<u8> {
             return Err(Error::general(ErrorKind::Invalid, message));
         }
     };
-    let look = async |repair| images::check(&name, how.format, how.locked, repair).await;
+    let look = async |repair| images::check(&name, &how, repair).await;
     let before = match look(repair).await {
         Err(error)
             if error.kind == ErrorKind::Unsupported && error.message.contains("raw image") =>
@@ -253,9 +303,10 @@ async fn map(map: args::Map) -> Result<u8> {
 
 async fn measure(measure: args::Measure) -> Result<u8> {
     let format = words::format(measure.output_format.as_ref())?.unwrap_or(Format::Raw);
-    let mut options = CreateOptions::new(0);
-    let unknown = images::read_options(&words::options(&measure.options), &mut options)?;
-    if let Some((key, _)) = unknown.first() {
+    let mut options = words::options(&measure.options);
+    Secrets::of(&measure.common.object)?.taken_from(&mut options)?;
+    let options = images::read_options(&options, 0)?;
+    if let Some((key, _)) = options.unknown.first() {
         let message = format!("Invalid parameter '{key}'");
         return Err(Error::general(ErrorKind::Invalid, message));
     }
@@ -301,18 +352,17 @@ async fn measure(measure: args::Measure) -> Result<u8> {
 }
 
 async fn resize(resize: args::Resize) -> Result<u8> {
-    if resize
-        .preallocation
-        .as_deref()
-        .is_some_and(|mode| mode != "off")
-    {
-        return Err(unsupported(
-            "--preallocation: space is taken as it is written",
-        ));
-    }
-    let (name, how) = target(&resize.common, &resize.filename)?;
-    let sizing = words::sizing(&resize.size)?;
-    let resized = images::resize(&name, how.format, how.policy, sizing, resize.shrink).await;
+    let (image, how) = target(&resize.common, &resize.filename)?;
+    let invalid = |message| Error::general(ErrorKind::Invalid, message);
+    let preallocation = resize.preallocation.as_deref().unwrap_or("off");
+    let request = images::Resize {
+        image,
+        how,
+        sizing: words::sizing(&resize.size)?,
+        shrink: resize.shrink,
+        preallocation: preallocation.parse().map_err(invalid)?,
+    };
+    let resized = images::resize(&request).await;
     resized.map_err(|error| match error.message.contains("--shrink") {
         true => Error {
             message: "Use the --shrink option to perform a shrink operation.".to_owned(),

@@ -3,10 +3,13 @@
 use std::cell::Cell;
 
 use weft_service::api::{Error, ErrorKind, Result};
-use weft_service::storage::images::{self, Convert, Format, How, Name, Policy, Rebase};
+use weft_service::storage::images::{
+    self, Bitmaps, Commit, Convert, Format, How, Name, Policy, Rebase,
+};
 
 use super::args::{self, Common};
-use super::commands::{not_opened, say, target, unsupported};
+use super::commands::{not_opened, say, target};
+use super::secrets::Secrets;
 use super::words;
 use crate::render::print;
 
@@ -81,52 +84,67 @@ pub(super) async fn compare(compare: args::Compare) -> Result<u8> {
 }
 
 pub(super) async fn convert(convert: args::Convert) -> Result<u8> {
-    for (asked, what) in [
-        (
-            convert.bitmaps,
-            "--bitmaps: bitmaps are not copied here yet",
-        ),
-        (convert.salvage, "--salvage is not done here"),
-        (
-            convert.filenames.len() > 2,
-            "several images are not joined to one here",
-        ),
-    ] {
-        if asked {
-            return Err(unsupported(what));
-        }
+    // The arguments are at least two.
+    let (output, sources) = convert
+        .filenames
+        .split_last()
+        .unwrap_or((&convert.filenames[0], &[]));
+    if sources.len() > 1 && convert.snapshot.is_some() {
+        let message = "No support for concatenating multiple snapshot";
+        return Err(Error::general(ErrorKind::Invalid, message));
     }
-    let [source, output] = &convert.filenames[..] else {
-        return Err(unsupported("one image is copied to one other"));
-    };
-    let (from, how) = target(&convert.common, source)?;
-    let how = How {
-        snapshot: convert.snapshot.as_deref().map(words::snapshot),
-        ..how
-    };
-    let (to, output_format) = words::image(output, convert.target_image_opts)?;
-    let format = output_format.or(words::format(convert.output_format.as_ref())?);
+    let mut from = Vec::with_capacity(sources.len());
+    for source in sources {
+        let (name, how) = target(&convert.common, source)?;
+        let how = How {
+            snapshot: convert.snapshot.as_deref().map(words::snapshot),
+            ..how
+        };
+        if name.to_string() == *output || !source_is_there(&name) {
+            // As QEMU says it, before anything is made.
+            images::open(&name, &how)
+                .await
+                .map_err(|error| not_opened(source, error))?;
+        }
+        from.push((name, how));
+    }
     let progress = Progress::new(convert.progress, &convert.common);
     let tell = |done, total| progress.tell(done, total);
-    if from.to_string() == *output || !source_is_there(&from) {
-        // As QEMU says it, before anything is made.
-        images::open(&from, &how)
-            .await
-            .map_err(|error| not_opened(source, error))?;
+    let (quiet, request) = (convert.common.quiet, request(convert, from)?);
+    let copy = images::convert(request, &tell).await?;
+    progress.end();
+    for lost in copy.lost.iter().filter(|_| !quiet) {
+        let (start, end) = (lost.start, lost.end);
+        eprintln!("warning: error while reading bytes {start} to {end}: they are copied as zeroes");
     }
+    Ok(0)
+}
+
+/// What a command line asks to be copied.
+fn request(convert: args::Convert, from: Vec<(Name, How)>) -> Result<Convert> {
+    let output = &convert.filenames[convert.filenames.len() - 1];
+    let secrets = Secrets::of(&convert.common.object)?;
+    let to = words::image(output, convert.target_image_opts, &secrets)?;
+    let format = to.format.or(words::format(convert.output_format.as_ref())?);
     let backing_format = words::format(convert.backing_format.as_ref())?;
     if convert.backing.is_some() && backing_format.is_none() {
         let message = format!("{output}: Backing file specified without backing format");
         return Err(Error::new(ErrorKind::Invalid, output, message));
     }
-    let request = Convert {
+    let mut options = words::options(&convert.options);
+    let key = secrets.taken_from(&mut options)?.or(to.keys.first());
+    if convert.compress && key.is_some() {
+        let message = "Compression and encryption not supported at the same time";
+        return Err(Error::general(ErrorKind::Unsupported, message));
+    }
+    Ok(Convert {
         from,
-        how,
-        onto: convert.onto || matches!(to, Name::Nbd(_)),
-        to,
+        onto: convert.onto || matches!(to.name, Name::Nbd(_)),
+        to: to.name,
         format: Some(format.unwrap_or(Format::Raw)),
-        options: words::options(&convert.options),
+        options,
         backing: convert.backing.map(|backing| (backing, backing_format)),
+        key,
         onto_zeroes: convert.target_is_zero,
         overwrite: true,
         compress: convert.compress,
@@ -134,10 +152,13 @@ pub(super) async fn convert(convert: args::Convert) -> Result<u8> {
             Some(text) => words::size(text)?,
             None => images::SPARSE,
         },
-    };
-    images::convert(request, &tell).await?;
-    progress.end();
-    Ok(0)
+        salvage: convert.salvage,
+        bitmaps: match (convert.bitmaps, convert.skip_broken_bitmaps) {
+            (false, _) => Bitmaps::None,
+            (true, false) => Bitmaps::All,
+            (true, true) => Bitmaps::Sound,
+        },
+    })
 }
 
 fn source_is_there(name: &Name) -> bool {
@@ -158,6 +179,7 @@ pub(super) async fn rebase(rebase: args::Rebase) -> Result<u8> {
         backing_format: words::format(rebase.backing_format.as_ref())?,
         unsafely: rebase.unsafely,
         policy: Policy::TRUSTING,
+        keys: how.keys,
     };
     images::rebase(&request, &tell)
         .await
@@ -168,22 +190,16 @@ pub(super) async fn rebase(rebase: args::Rebase) -> Result<u8> {
 
 pub(super) async fn commit(commit: args::Commit) -> Result<u8> {
     let (image, how) = target(&commit.common, &commit.filename)?;
-    if let Some(base) = &commit.base {
-        // Another one than the image's own would have to be written past those between.
-        let chain = images::open(&image, &how)
-            .await
-            .map_err(|error| not_opened(&commit.filename, error))?;
-        let below = chain.links.get(1).map(|link| link.name.clone());
-        if below.is_none_or(|below| below.to_string() != *base) {
-            return Err(unsupported(
-                "-b: an image is committed to the one that it rests on",
-            ));
-        }
-    }
+    let base = commit.base.as_deref().map(Name::of).transpose()?;
     let progress = Progress::new(commit.progress, &commit.common);
     let tell = |done, total| progress.tell(done, total);
-    let keep = commit.keep || commit.base.is_some();
-    images::commit(&image, how.format, how.policy, keep, &tell).await?;
+    let request = Commit {
+        image,
+        how,
+        keep: commit.keep || base.is_some(),
+        base,
+    };
+    images::commit(&request, &tell).await?;
     progress.end();
     say(&commit.common, "Image committed.\n");
     Ok(0)

@@ -3,10 +3,12 @@
 //! Arguments, exit statuses and what scripts read of the output are QEMU's (version 7.2, which the tests compare with).
 //! Like that program it follows every file that an image names; `weft image` does not.
 
+mod amend;
 mod args;
 mod bitmaps;
 mod commands;
 mod copies;
+mod secrets;
 mod show;
 mod words;
 

@@ -5,7 +5,8 @@ use time::OffsetDateTime;
 use weft_qcow2::CreateOptions;
 use weft_qcow2::format::{CompressionType, Version};
 use weft_service::api::{
-    ImageBitmap, ImageCheck, ImageExtent, ImageInfo, ImageSnapshot, Qcow2Info,
+    ImageBitmap, ImageCheck, ImageExtent, ImageInfo, ImageKeySlot, ImageLuks, ImageSnapshot,
+    Qcow2Info,
 };
 use weft_service::storage::images::Formatted;
 
@@ -51,7 +52,9 @@ fn specific_json(qcow2: &Qcow2Info) -> Value {
     put("compression-type", json!(qcow2.compression));
     put("refcount-bits", json!(qcow2.refcount_bits));
     if let Some(encryption) = &qcow2.encryption {
-        put("encrypt", json!({ "format": encryption }));
+        let mut encrypt = qcow2.luks.as_ref().map_or(json!({}), luks_json);
+        encrypt["format"] = json!(encryption);
+        put("encrypt", encrypt);
     }
     if qcow2.version == 3 {
         put("lazy-refcounts", json!(qcow2.lazy_refcounts));
@@ -67,6 +70,62 @@ fn specific_json(qcow2: &Qcow2Info) -> Value {
         }
     }
     Value::Object(object)
+}
+
+fn luks_json(luks: &ImageLuks) -> Value {
+    let slot = |slot: &ImageKeySlot| match slot.in_use {
+        true => json!({
+            "active": true, "iters": slot.iterations, "key-offset": slot.offset, "stripes": slot.stripes,
+        }),
+        false => json!({ "active": false, "key-offset": slot.offset }),
+    };
+    let mut value = json!({
+        "ivgen-alg": luks.iv,
+        "hash-alg": luks.hash,
+        "cipher-alg": luks.cipher,
+        "cipher-mode": luks.mode,
+        "uuid": luks.uuid,
+        "payload-offset": luks.payload_offset,
+        "master-key-iters": luks.digest_iterations,
+        "slots": luks.slots.iter().map(slot).collect::<Vec<_>>(),
+    });
+    if let Some(hash) = &luks.iv_hash {
+        value["ivgen-hash-alg"] = json!(hash);
+    }
+    value
+}
+
+/// In the order of QEMU's hash tables.
+fn luks_text(luks: &ImageLuks) -> String {
+    let mut text = format!(
+        "    encrypt:\n        ivgen alg: {}\n        hash alg: {}\n        cipher alg: {}\n        uuid: {}\n",
+        luks.iv, luks.hash, luks.cipher, luks.uuid
+    );
+    if let Some(hash) = &luks.iv_hash {
+        text.push_str(&format!("        ivgen hash alg: {hash}\n"));
+    }
+    text.push_str(&format!(
+        "        format: luks\n        cipher mode: {}\n        slots:\n",
+        luks.mode
+    ));
+    for (index, slot) in luks.slots.iter().enumerate() {
+        let active = slot.in_use;
+        text.push_str(&format!(
+            "            [{index}]:\n                active: {active}\n"
+        ));
+        if active {
+            text.push_str(&format!("                iters: {}\n", slot.iterations));
+        }
+        text.push_str(&format!("                key offset: {}\n", slot.offset));
+        if active {
+            text.push_str(&format!("                stripes: {}\n", slot.stripes));
+        }
+    }
+    text.push_str(&format!(
+        "        payload offset: {}\n        master key iters: {}\n",
+        luks.payload_offset, luks.digest_iterations
+    ));
+    text
 }
 
 fn flags(bitmap: &ImageBitmap) -> Vec<&'static str> {
@@ -163,6 +222,9 @@ fn specific_text(qcow2: &Qcow2Info) -> String {
         ));
     }
     text.push_str(&format!("    refcount bits: {}\n", qcow2.refcount_bits));
+    if let Some(luks) = &qcow2.luks {
+        text.push_str(&luks_text(luks));
+    }
     if let Some(file) = &qcow2.data_file {
         let raw = qcow2.data_file_raw;
         text.push_str(&format!(
@@ -247,24 +309,53 @@ pub(super) fn human(bytes: u64) -> String {
     format!("{text} {}", UNITS[unit])
 }
 
-pub(super) fn formatted(path: &str, formatted: &Formatted) -> String {
+/// What options say of encryption, in the order in which QEMU repeats it.
+fn encryption(options: &[(String, String)]) -> String {
+    const ORDER: [&str; 8] = [
+        "format",
+        "key-secret",
+        "cipher-alg",
+        "cipher-mode",
+        "ivgen-alg",
+        "ivgen-hash-alg",
+        "hash-alg",
+        "iter-time",
+    ];
+    let mut text = String::new();
+    for name in ORDER {
+        let key = format!("encrypt.{name}");
+        if let Some((_, value)) = options.iter().find(|(known, _)| *known == key) {
+            text.push_str(&format!(" {key}={value}"));
+        }
+    }
+    text
+}
+
+/// What was made, of `given` options.
+pub(super) fn formatted(path: &str, formatted: &Formatted, given: &[(String, String)]) -> String {
     let mut text = format!("Formatting '{path}', fmt={}", formatted.format.name());
+    let preallocation = given.iter().rfind(|(key, _)| key == "preallocation");
+    let preallocation =
+        preallocation.map_or(String::new(), |(_, mode)| format!(" preallocation={mode}"));
     match &formatted.qcow2 {
-        None => text.push_str(&format!(" size={}", formatted.size)),
-        Some(options) => text.push_str(&options_text(options, formatted.size)),
+        None => text.push_str(&format!(" size={}{preallocation}", formatted.size)),
+        Some(options) => {
+            text.push_str(&encryption(given));
+            text.push_str(&options_text(options, formatted.size, &preallocation));
+        }
     }
     text.push('\n');
     text
 }
 
-fn options_text(options: &CreateOptions, size: u64) -> String {
+fn options_text(options: &CreateOptions, size: u64, preallocation: &str) -> String {
     let switch = |on: bool| if on { "on" } else { "off" };
     let compression = match options.compression {
         CompressionType::Zlib => "zlib",
         CompressionType::Zstd => "zstd",
     };
     let mut text = format!(
-        " cluster_size={} extended_l2={} compression_type={compression} size={size}",
+        " cluster_size={} extended_l2={}{preallocation} compression_type={compression} size={size}",
         1_u64 << options.cluster_bits,
         switch(options.extended_l2),
     );

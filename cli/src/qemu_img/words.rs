@@ -1,7 +1,9 @@
 //! QEMU's ways to write options, sizes and names.
 
 use weft_service::api::{Error, ErrorKind, Result, Size};
-use weft_service::storage::images::{Format, Name, Sizing};
+use weft_service::storage::images::{Format, Keys, Name, Sizing};
+
+use super::secrets::Secrets;
 
 /// Options in one text, with commas between them; two commas are one in a value.
 pub(super) fn options(texts: &[String]) -> Vec<(String, String)> {
@@ -75,17 +77,26 @@ pub(super) fn snapshot(text: &str) -> String {
     found.map_or_else(|| text.to_owned(), |(_, value)| value.clone())
 }
 
-/// An image, with the format that `--image-opts` tells.
-pub(super) fn image(text: &str, image_opts: bool) -> Result<(Name, Option<Format>)> {
+/// An image, with the format and the keys that `--image-opts` tell.
+pub(super) fn image(text: &str, image_opts: bool, secrets: &Secrets) -> Result<Picked> {
     if !image_opts {
-        return Ok((named(text)?, None));
+        return Ok(Picked {
+            name: named(text)?,
+            format: None,
+            keys: Keys::default(),
+        });
     }
-    let (mut name, mut driver) = (None, None);
+    let (mut name, mut driver, mut keys) = (None, None, Keys::default());
     for (key, value) in options(&[text.to_owned()]) {
-        match key.as_str() {
-            "driver" => driver = Some(value),
-            "filename" | "file.filename" => name = Some(named(&value)?),
-            "file.driver" if value == "file" => {}
+        let (depth, below) = depth(&key);
+        match (below, depth) {
+            ("driver", 0) => driver = Some(value),
+            ("filename" | "file.filename", 0) => name = Some(named(&value)?),
+            // What an image rests on it says itself.
+            ("driver", _) => {}
+            ("file.driver", _) if value == "file" => {}
+            ("encrypt.format", _) if value == "luks" => {}
+            ("encrypt.key-secret", _) => keys.insert(depth, secrets.find(&value)?),
             _ => {
                 let message = format!("--image-opts: {key}={value} is not known here");
                 return Err(Error::general(ErrorKind::Unsupported, message));
@@ -96,7 +107,27 @@ pub(super) fn image(text: &str, image_opts: bool) -> Result<(Name, Option<Format
         let message = "--image-opts: file.filename= is missing".to_owned();
         Error::general(ErrorKind::Invalid, message)
     })?;
-    Ok((name, format(driver.as_ref())?))
+    Ok(Picked {
+        name,
+        format: format(driver.as_ref())?,
+        keys,
+    })
+}
+
+/// What a command line says of an image.
+pub(super) struct Picked {
+    pub(super) name: Name,
+    pub(super) format: Option<Format>,
+    pub(super) keys: Keys,
+}
+
+/// How deep in the chain the image is that an option is about, and the option.
+fn depth(key: &str) -> (usize, &str) {
+    let (mut depth, mut key) = (0, key);
+    while let Some(below) = key.strip_prefix("backing.") {
+        (depth, key) = (depth + 1, below);
+    }
+    (depth, key)
 }
 
 /// QEMU's short names of NBD exports are URLs too.
@@ -150,12 +181,12 @@ mod tests {
 
     #[test]
     fn short_names_of_exports() {
-        let (name, _) = image("nbd:unix:/tmp/s:exportname=x", false).unwrap();
-        assert!(name.to_string().contains("/tmp/s"), "{name}");
-        let (name, format) = image("driver=qcow2,file.filename=a", true).unwrap();
-        assert_eq!(
-            (name.to_string().as_str(), format),
-            ("a", Some(Format::Qcow2))
-        );
+        let secrets = Secrets::default();
+        let picked = image("nbd:unix:/tmp/s:exportname=x", false, &secrets).unwrap();
+        let name = picked.name.to_string();
+        assert!(name.contains("/tmp/s"), "{name}");
+        let picked = image("driver=qcow2,file.filename=a", true, &secrets).unwrap();
+        assert_eq!(picked.name.to_string(), "a");
+        assert_eq!(picked.format, Some(Format::Qcow2));
     }
 }

@@ -2,7 +2,8 @@
 
 use time::OffsetDateTime;
 use weft_service::api::{
-    ImageCheck, ImageComparison, ImageDisk, ImageExtent, ImageInfo, ImageSnapshot, Qcow2Info, Size,
+    ImageCheck, ImageComparison, ImageDisk, ImageExtent, ImageInfo, ImageLuks, ImageSnapshot,
+    Qcow2Info, Size,
 };
 
 use super::details::lines;
@@ -38,6 +39,23 @@ pub(crate) fn info(info: &ImageInfo) -> String {
     text
 }
 
+/// The cipher, and which slots a passphrase opens.
+fn luks(luks: &ImageLuks) -> String {
+    let slots = luks.slots.iter().enumerate();
+    let used: Vec<String> = slots
+        .filter(|(_, slot)| slot.in_use)
+        .map(|(number, _)| number.to_string())
+        .collect();
+    format!(
+        "LUKS, {}-{}-{}, {}; key slots in use: {}",
+        luks.cipher,
+        luks.mode,
+        luks.iv,
+        luks.hash,
+        used.join(", ")
+    )
+}
+
 fn qcow2_pairs(qcow2: &Qcow2Info) -> Vec<(&'static str, String)> {
     let mut pairs = vec![
         ("version", qcow2.version.to_string()),
@@ -68,7 +86,8 @@ fn qcow2_pairs(qcow2: &Qcow2Info) -> Vec<(&'static str, String)> {
         pairs.push(("flags", flags.join(", ")));
     }
     if let Some(encryption) = &qcow2.encryption {
-        pairs.push(("encrypted", encryption.clone()));
+        let luks = qcow2.luks.as_ref().map(luks);
+        pairs.push(("encrypted", luks.unwrap_or_else(|| encryption.clone())));
     }
     if let Some(file) = &qcow2.data_file {
         let raw = if qcow2.data_file_raw { " (raw)" } else { "" };

@@ -4,7 +4,11 @@
 
 mod disks;
 mod growing;
+mod image_copies;
 mod image_disks;
+mod image_keys;
+mod image_options;
+mod image_room;
 mod images;
 mod kvm;
 mod labs;

@@ -9,55 +9,55 @@ use tempfile::TempDir;
 use weft_tests::require;
 
 /// A folder with images, and both programs.
-struct Bench {
+pub(crate) struct Bench {
     folder: TempDir,
 }
 
 /// What a program answered: its output and its status.
 #[derive(Debug, PartialEq)]
-struct Answer {
-    output: String,
-    status: Option<i32>,
+pub(crate) struct Answer {
+    pub(crate) output: String,
+    pub(crate) status: Option<i32>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("weft-qemu-img");
         symlink(env!("CARGO_BIN_EXE_weft"), link).unwrap();
         Self { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn run(&self, program: &str, words: &[&str]) -> Output {
+    pub(crate) fn run(&self, program: &str, words: &[&str]) -> Output {
         let mut command = Command::new(program);
         command.args(words).current_dir(self.folder.path());
         command.env("TZ", "UTC").output().unwrap()
     }
 
     /// QEMU's answer.
-    fn qemu(&self, words: &[&str]) -> Answer {
+    pub(crate) fn qemu(&self, words: &[&str]) -> Answer {
         answer(&self.run("qemu-img", words))
     }
 
     /// Ours.
-    fn weft(&self, words: &[&str]) -> Answer {
+    pub(crate) fn weft(&self, words: &[&str]) -> Answer {
         answer(&self.run("./weft-qemu-img", words))
     }
 
     /// Runs a program that must succeed.
     #[track_caller]
-    fn ok(&self, program: &str, words: &[&str]) {
+    pub(crate) fn ok(&self, program: &str, words: &[&str]) {
         let output = self.run(program, words);
         let said = String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).into_owned();
         assert!(output.status.success(), "{program} {words:?}: {said}");
     }
 
     #[track_caller]
-    fn io(&self, image: &str, commands: &[&str]) {
+    pub(crate) fn io(&self, image: &str, commands: &[&str]) {
         let mut words = Vec::new();
         for command in commands {
             words.extend(["-c", command]);
@@ -68,13 +68,13 @@ impl Bench {
 
     /// Both programs answer the same.
     #[track_caller]
-    fn same(&self, words: &[&str]) {
+    pub(crate) fn same(&self, words: &[&str]) {
         assert_eq!(self.weft(words), self.qemu(words), "{words:?}");
     }
 
     /// Both programs answer the same document.
     #[track_caller]
-    fn same_json(&self, words: &[&str]) {
+    pub(crate) fn same_json(&self, words: &[&str]) {
         let with_json = [&words[..1], &["--output=json"], &words[1..]].concat();
         let (ours, theirs) = (self.weft(&with_json), self.qemu(&with_json));
         assert_eq!(ours.status, theirs.status, "{words:?}");
@@ -83,14 +83,14 @@ impl Bench {
     }
 
     /// A folder with images of many kinds, made by QEMU.
-    fn with_images() -> Self {
+    pub(crate) fn with_images() -> Self {
         let bench = Self::new();
         bench.make_images();
         bench
     }
 
     /// Another folder with the same files.
-    fn copied(&self) -> Self {
+    pub(crate) fn copied(&self) -> Self {
         let bench = Self::new();
         let (from, to) = (self.path("."), bench.path("."));
         let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());

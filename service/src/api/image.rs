@@ -1,5 +1,7 @@
 //! Images in files.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::DiskUse;
@@ -44,12 +46,51 @@ pub struct Qcow2Info {
     pub corrupt: bool,
     /// How it is encrypted: `aes` or `luks`.
     pub encryption: Option<String>,
+    /// What a LUKS header says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub luks: Option<ImageLuks>,
     /// The file that holds its data.
     pub data_file: Option<String>,
     /// Whether that file reads as the disk does.
     pub data_file_raw: bool,
     /// Its bitmaps.
     pub bitmaps: Vec<ImageBitmap>,
+}
+
+/// How an image is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageLuks {
+    /// The cipher, with the bits of its key: `aes-256`.
+    pub cipher: String,
+    /// Its mode: `xts`.
+    pub mode: String,
+    /// What makes IVs: `plain64`.
+    pub iv: String,
+    /// The hash that it uses, if it does.
+    pub iv_hash: Option<String>,
+    /// The hash that derives keys.
+    pub hash: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Where data would begin if this were a volume and no image.
+    pub payload_offset: u64,
+    /// PBKDF2 iterations of the master key's digest.
+    pub digest_iterations: u32,
+    /// The eight slots.
+    pub slots: Vec<ImageKeySlot>,
+}
+
+/// A slot for a passphrase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageKeySlot {
+    /// Whether a passphrase opens it.
+    pub in_use: bool,
+    /// PBKDF2 iterations between the passphrase and its key.
+    pub iterations: u32,
+    /// First byte of its key material in the header.
+    pub offset: u64,
+    /// Pieces that the key is split into.
+    pub stripes: u32,
 }
 
 /// The file below an image.
@@ -176,6 +217,9 @@ pub struct ImageCopy {
     pub size_bytes: u64,
     /// Bytes of it that hold data.
     pub data_bytes: u64,
+    /// What could not be read and was copied as zeroes.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub lost: Vec<Range<u64>>,
 }
 
 /// An image that serves as a disk.

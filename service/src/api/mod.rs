@@ -16,8 +16,8 @@ mod vpn;
 pub use error::{Error, ErrorBody, ErrorKind, Result};
 pub use image::{
     ImageBacking, ImageBitmap, ImageCheck, ImageComparison, ImageCopy, ImageDisk, ImageExtent,
-    ImageInfo, ImageLink, ImageMeasure, ImageOverlay, ImageSnapshot, ImageSnapshotWanted,
-    ImageWanted, Qcow2Info,
+    ImageInfo, ImageKeySlot, ImageLink, ImageLuks, ImageMeasure, ImageOverlay, ImageSnapshot,
+    ImageSnapshotWanted, ImageWanted, Qcow2Info,
 };
 pub use lab::{Action, Change, Event, LabRequest, Plan};
 pub use machine::{Console, Engine, Machine, MachineState, Stop, VmRun};

@@ -6,39 +6,45 @@ use weft_uring::spawner;
 use super::copy::{read, zeroes};
 use super::map::map;
 use super::name::Name;
-use super::open::{Chain, Format, How, open};
-use super::policy::Policy;
+use super::open::{Chain, How, open};
 use super::{Progress, failed};
 use crate::api::{Error, ErrorKind, ImageExtent, Result};
 
 /// Bytes that are copied at once.
 const PIECE: u64 = 2 << 20;
 
-/// Copies what the image at `name` has into its backing file, which then reads as the image did, and empties the image
-/// unless it is to be kept.
+/// What is to be committed.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The image.
+    pub image: Name,
+    /// How it is opened.
+    pub how: How,
+    /// The image below that takes it all; the one that it rests on unless named.
+    pub base: Option<Name>,
+    /// Whether the image is left as it is.
+    pub keep: bool,
+}
+
+/// Copies what the image has, and those between, into an image below, which then reads as the image did, and empties the
+/// image unless it is to be kept. It is kept as well if there are images between, which hide what is below them.
 ///
 /// # Errors
-/// `Invalid` if it rests on nothing, and as opening, reading and writing. The image reads as before then; what it rests
+/// `Invalid` if it does not rest on that, and as opening, reading and writing. The image reads as before then; what it rests
 /// on may have changed, as far as the image hides it.
-pub async fn commit(
-    name: &Name,
-    format: Option<Format>,
-    policy: Policy,
-    keep: bool,
-    progress: Progress<'_>,
-) -> Result<()> {
+pub async fn commit(request: &Commit, progress: Progress<'_>) -> Result<()> {
+    let path = request.image.to_string();
+    let depth = depth(request).await?;
     let how = How {
-        format,
-        writable: vec![0, 1],
-        ..How::to_read(policy)
+        writable: vec![0, depth],
+        ..request.how.clone()
     };
-    let chain = open(name, &how).await?;
-    let path = name.to_string();
-    let Some(base) = chain.links.get(1) else {
+    let chain = open(&request.image, &how).await?;
+    let Some(base) = chain.links.get(depth) else {
         let message = format!("{path} rests on no other image: there is nothing to commit to");
         return Err(Error::new(ErrorKind::Invalid, path, message));
     };
-    let own = own(&chain).await?;
+    let own = above(&chain, depth).await?;
     let size = chain.device().info().size;
     let base_name = base.name.to_string();
     let failed_below = failed(&base_name);
@@ -52,19 +58,38 @@ pub async fn commit(
     copy(&**chain.device(), &*base.device, own, progress)
         .await
         .map_err(failed_below)?;
-    if !keep {
+    if !request.keep && depth == 1 {
         let emptied = chain.image()?.make_empty(&spawner()).await;
         emptied.map_err(failed(&path))?;
     }
     chain.close().await
 }
 
-/// What the image has of its own.
-async fn own(chain: &Chain) -> Result<Vec<ImageExtent>> {
+/// How deep in the chain the image is that takes all.
+async fn depth(request: &Commit) -> Result<usize> {
+    let Some(base) = &request.base else {
+        return Ok(1);
+    };
+    let chain = open(&request.image, &request.how).await?;
+    let is_meant = |name: &Name| {
+        name == base || (name.identity().is_some() && name.identity() == base.identity())
+    };
+    let below = chain.links.iter().skip(1);
+    let found = below.map(|link| &link.name).position(is_meant);
+    found.map(|position| position + 1).ok_or_else(|| {
+        let path = request.image.to_string();
+        let message = format!("{path} does not rest on {base}");
+        Error::new(ErrorKind::Invalid, path, message)
+    })
+}
+
+/// What the images above `depth` have.
+async fn above(chain: &Chain, depth: usize) -> Result<Vec<ImageExtent>> {
     let mut own = Vec::new();
     map(chain, 0, u64::MAX, |extent| {
-        // What lies beyond the end of the one below reads as zeroes here, and there when it has grown.
-        if extent.depth == 0 && extent.present {
+        // What lies beyond the end of the one that takes all reads as zeroes here, and there when it has grown. Beyond the
+        // end of one between it reads as zeroes here, and not there.
+        if extent.depth < depth && (extent.present || extent.depth + 1 < depth) {
             own.push(extent);
         }
         Ok(())

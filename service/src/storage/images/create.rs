@@ -1,19 +1,24 @@
 //! Making images.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
-use weft_block::BlockDevice;
-use weft_qcow2::format::{Backing, CompressionType, Version};
-use weft_qcow2::{CreateOptions, create as create_qcow2};
+use weft_block::{BlockDevice, IoVec, Request, Result as BlockResult};
+use weft_qcow2::format::Backing;
+use weft_qcow2::luks::Area;
+use weft_qcow2::{CreateOptions, Fill, Image, create as create_qcow2};
 use weft_uring::{FileDevice, spawner};
 
 use super::failed;
+use super::keys::{Keys, Passphrase, new_area};
 use super::name::Name;
 use super::open::{Format, How, open, open_file};
+use super::options::{
+    EncryptOptions, Options, Preallocation, bytes, invalid, read_options, unsupported,
+};
 use super::policy::Policy;
-use crate::api::{Error, ErrorKind, Result, Size};
+use crate::api::{Error, ErrorKind, Result};
 
 /// An image that is to be made.
 #[derive(Debug, Clone)]
@@ -34,6 +39,8 @@ pub struct Create {
     pub overwrite: bool,
     /// Whether the backing file is named without a look at it.
     pub unseen_backing: bool,
+    /// What it is encrypted with; as LUKS is by default, unless options say how.
+    pub key: Option<Passphrase>,
 }
 
 /// What was made.
@@ -54,12 +61,13 @@ pub struct Formatted {
 /// writing. A file that was made for it and came to nothing is taken away again.
 pub async fn create(mut request: Create) -> Result<Formatted> {
     let path = request.path.display().to_string();
-    let invalid = |message: String| Error::new(ErrorKind::Invalid, &path, message);
     for (key, value) in std::mem::take(&mut request.options) {
         match key.as_str() {
-            "size" => request.size = Some(size(&key, &value)?),
+            "size" => request.size = Some(bytes(&key, &value)?),
             "backing_file" => request.backing = Some(value),
-            "backing_fmt" => request.backing_format = Some(format(&value)?),
+            "backing_fmt" => {
+                request.backing_format = Some(value.parse().map_err(unsupported)?);
+            }
             _ => request.options.push((key, value)),
         }
     }
@@ -75,20 +83,48 @@ pub async fn create(mut request: Create) -> Result<Formatted> {
         .or(below.and_then(|(_, size)| size))
         .ok_or_else(|| invalid(format!("{path}: how large is it to be? Say --size")))?;
     match request.format {
-        Format::Raw => create_raw(&request, size),
+        Format::Raw => create_raw(&request, size).await,
         Format::Qcow2 => {
-            let mut options = CreateOptions::new(size);
-            options.backing = request.backing.clone().map(|path| Backing {
+            let mut options = read_options(&request.options, size)?;
+            options.image.backing = request.backing.clone().map(|path| Backing {
                 path,
                 format: below.map(|(format, _)| format.name().to_owned()),
             });
-            let unknown = read_options(&request.options, &mut options)?;
-            if let Some((key, _)) = unknown.first() {
+            if let Some((key, _)) = options.unknown.first() {
                 return Err(invalid(format!("{path}: there is no option {key}")));
             }
+            check(&path, &options)?;
+            options.image.encryption = encryption(&request, &options)?;
             create_image(&request, options).await
         }
     }
+}
+
+/// What only shows when options are seen together.
+fn check(path: &str, options: &Options) -> Result<()> {
+    let image = &options.image;
+    let preallocated = options.preallocation != Preallocation::Off;
+    if preallocated && image.backing.is_some() && !image.extended_l2 {
+        let message = format!(
+            "{path}: room in an image over a backing file is only taken in advance with extended_l2=on"
+        );
+        return Err(Error::new(ErrorKind::Invalid, path, message));
+    }
+    Ok(())
+}
+
+/// What the new image is encrypted with.
+fn encryption(request: &Create, options: &Options) -> Result<Option<Area>> {
+    let Some(key) = &request.key else {
+        if options.encryption.is_none() {
+            return Ok(None);
+        }
+        let path = request.path.display().to_string();
+        let message = format!("{path} is to be encrypted: name the file with its passphrase");
+        return Err(Error::new(ErrorKind::Invalid, path, message));
+    };
+    let EncryptOptions { luks, time } = options.encryption.unwrap_or_default();
+    new_area(luks, time, key).map(Some)
 }
 
 /// The format of the backing file, and its size if it was looked at.
@@ -114,19 +150,28 @@ async fn look_below(request: &Create, backing: &str) -> Result<(Format, Option<u
     Ok((chain.top().format, Some(size)))
 }
 
-fn create_raw(request: &Create, size: u64) -> Result<Formatted> {
+async fn create_raw(request: &Create, size: u64) -> Result<Formatted> {
     let path = request.path.display().to_string();
-    if let Some((key, value)) = request
-        .options
-        .iter()
-        .find(|(key, value)| (key.as_str(), value.as_str()) != ("preallocation", "off"))
-    {
+    let mut preallocation = Preallocation::Off;
+    for (key, value) in &request.options {
+        if key == "preallocation" && value != "metadata" {
+            preallocation = value.parse().map_err(invalid)?;
+            continue;
+        }
         let message = format!("{path}: a raw image is made without {key}={value}");
+        return Err(Error::new(ErrorKind::Unsupported, path, message));
+    }
+    if request.key.is_some() {
+        let message = format!("{path}: a raw image is not encrypted");
         return Err(Error::new(ErrorKind::Unsupported, path, message));
     }
     let (file, made) = place(&request.path, request.overwrite)?;
     let size = size.next_multiple_of(512);
-    if let Err(error) = file.set_len(size) {
+    let taken = async {
+        file.set_len(size)?;
+        fill_raw(&*file, 0, size, preallocation).await
+    };
+    if let Err(error) = taken.await {
         take_away(&request.path, made);
         return Err(failed(&path)(error));
     }
@@ -137,7 +182,63 @@ fn create_raw(request: &Create, size: u64) -> Result<Formatted> {
     })
 }
 
-async fn create_image(request: &Create, options: CreateOptions) -> Result<Formatted> {
+/// Takes room for a part of a raw disk, which reads as zeroes.
+pub(super) async fn fill_raw(
+    file: &dyn BlockDevice,
+    start: u64,
+    end: u64,
+    preallocation: Preallocation,
+) -> BlockResult<()> {
+    const PIECE: u64 = 1 << 20;
+    let queue = file.open(&spawner())?;
+    match preallocation {
+        Preallocation::Off | Preallocation::Metadata => {}
+        Preallocation::Falloc => {
+            if start < end {
+                let taken = Request::write_zeroes(start, end - start, false);
+                queue.submit(taken).await.result?;
+            }
+        }
+        Preallocation::Full => {
+            let mut at = start;
+            while at < end {
+                let len = PIECE.min(end - at);
+                let zeroes = Request::write(at, IoVec::zeroed(len as usize));
+                queue.submit(zeroes).await.result?;
+                at += len;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is taken of an image whose data file may be raw. There each part has its place from the start, as QEMU has it: what
+/// the file holds is the disk.
+pub(super) fn with_data_file(preallocation: Preallocation, raw: bool) -> Preallocation {
+    match preallocation {
+        Preallocation::Off if raw => Preallocation::Metadata,
+        other => other,
+    }
+}
+
+/// Takes room for a part of an image's disk.
+pub(super) async fn fill_image(
+    image: &Image,
+    range: Range<u64>,
+    preallocation: Preallocation,
+) -> BlockResult<()> {
+    let fill = match preallocation {
+        Preallocation::Off => return Ok(()),
+        Preallocation::Metadata => Fill::Nothing,
+        Preallocation::Falloc => Fill::Room,
+        Preallocation::Full => Fill::Zeroes,
+    };
+    image.preallocate(range, fill, &spawner()).await
+}
+
+async fn create_image(request: &Create, options: Options) -> Result<Formatted> {
+    let preallocation = with_data_file(options.preallocation, options.image.raw_data_file);
+    let options = options.image;
     let path = request.path.display().to_string();
     let data_file = match &options.data_file {
         Some(name) => Some(Name::Path(request.path.clone()).named_here(name)?),
@@ -149,7 +250,12 @@ async fn create_image(request: &Create, options: CreateOptions) -> Result<Format
             make_data_file(name, options.size).await?;
         }
         let created = create_qcow2(&*file, &options, &spawner()).await;
-        created.map_err(failed(&path))
+        created.map_err(failed(&path))?;
+        drop(file);
+        if preallocation == Preallocation::Off {
+            return Ok(());
+        }
+        take_room(request, data_file.is_some(), preallocation).await
     };
     if let Err(error) = done.await {
         take_away(&request.path, made);
@@ -160,6 +266,23 @@ async fn create_image(request: &Create, options: CreateOptions) -> Result<Format
         size: options.size.next_multiple_of(512),
         qcow2: Some(options),
     })
+}
+
+/// Takes the room of an image that was just made.
+async fn take_room(request: &Create, apart: bool, preallocation: Preallocation) -> Result<()> {
+    let name = Name::Path(request.path.clone());
+    // Its data file was named by the user.
+    let how = How {
+        format: Some(Format::Qcow2),
+        data: apart,
+        policy: Policy::TRUSTING,
+        keys: Keys::anywhere(request.key.iter().cloned().collect()),
+        ..How::tables().writing()
+    };
+    let chain = open(&name, &how).await?;
+    let filled = fill_image(chain.image()?, 0..u64::MAX, preallocation).await;
+    filled.map_err(failed(&name.to_string()))?;
+    chain.close().await
 }
 
 /// The file that an image is made in, empty, and whether it was not there before.
@@ -207,130 +330,4 @@ async fn make_data_file(name: &Name, size: u64) -> Result<()> {
         file.set_len(size).map_err(failed(&text))?;
     }
     Ok(())
-}
-
-/// Reads QEMU's options into `into`; what it does not know is the answer.
-///
-/// # Errors
-/// `Invalid` for a value that cannot be, `Unsupported` for one that is not known here.
-pub fn read_options(
-    options: &[(String, String)],
-    into: &mut CreateOptions,
-) -> Result<Vec<(String, String)>> {
-    let mut unknown = Vec::new();
-    for (key, value) in options {
-        match key.as_str() {
-            "compat" => into.version = version(value)?,
-            "cluster_size" => into.cluster_bits = log2(key, size(key, value)?)?,
-            "refcount_bits" => into.refcount_order = log2(key, size(key, value)?)?,
-            "extended_l2" => into.extended_l2 = switch(key, value)?,
-            "lazy_refcounts" => into.lazy_refcounts = switch(key, value)?,
-            "compression_type" => into.compression = compression(value)?,
-            "data_file" => into.data_file = Some(value.clone()),
-            "data_file_raw" => into.raw_data_file = switch(key, value)?,
-            // Nothing is taken before it is written, and copy-on-write file systems are left to their own.
-            "preallocation" if value == "off" => {}
-            "nocow" if !switch(key, value)? => {}
-            "encryption" if !switch(key, value)? => {}
-            "preallocation" | "nocow" | "encryption" => {
-                return Err(unsupported(format!("{key}={value} is not done here")));
-            }
-            key if key.starts_with("encrypt.") => {
-                return Err(unsupported(format!(
-                    "{key}: images are not encrypted here yet"
-                )));
-            }
-            _ => unknown.push((key.clone(), value.clone())),
-        }
-    }
-    Ok(unknown)
-}
-
-fn version(value: &str) -> Result<Version> {
-    match value {
-        "0.10" | "v2" => Ok(Version::V2),
-        "1.1" | "v3" => Ok(Version::V3),
-        _ => Err(invalid(format!("compat is 0.10 or 1.1, not {value}"))),
-    }
-}
-
-fn compression(value: &str) -> Result<CompressionType> {
-    match value {
-        "zlib" => Ok(CompressionType::Zlib),
-        "zstd" => Ok(CompressionType::Zstd),
-        _ => Err(invalid(format!(
-            "compression_type is zlib or zstd, not {value}"
-        ))),
-    }
-}
-
-fn format(value: &str) -> Result<Format> {
-    Format::from_str(value).map_err(unsupported)
-}
-
-fn size(key: &str, value: &str) -> Result<u64> {
-    let size = Size::from_str(value).map_err(|why| invalid(format!("{key}: {why}")))?;
-    Ok(size.0)
-}
-
-fn log2(key: &str, value: u64) -> Result<u32> {
-    value
-        .is_power_of_two()
-        .then(|| value.trailing_zeros())
-        .ok_or_else(|| invalid(format!("{key} is a power of two, not {value}")))
-}
-
-fn switch(key: &str, value: &str) -> Result<bool> {
-    match value {
-        "on" | "yes" | "true" | "y" => Ok(true),
-        "off" | "no" | "false" | "n" => Ok(false),
-        _ => Err(invalid(format!("{key} is on or off, not {value}"))),
-    }
-}
-
-fn invalid(message: String) -> Error {
-    Error::general(ErrorKind::Invalid, message)
-}
-
-fn unsupported(message: String) -> Error {
-    Error::general(ErrorKind::Unsupported, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &[(&str, &str)]) -> Result<CreateOptions> {
-        let mut options = CreateOptions::new(1 << 20);
-        let text: Vec<_> = text
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        let unknown = read_options(&text, &mut options)?;
-        assert!(unknown.is_empty(), "{unknown:?}");
-        Ok(options)
-    }
-
-    #[test]
-    fn options_by_qemus_names() {
-        let options = read(&[
-            ("compat", "1.1"),
-            ("cluster_size", "2M"),
-            ("refcount_bits", "1"),
-            ("extended_l2", "on"),
-            ("compression_type", "zstd"),
-            ("preallocation", "off"),
-        ])
-        .unwrap();
-        assert_eq!((options.cluster_bits, options.refcount_order), (21, 0));
-        assert!(options.extended_l2 && !options.lazy_refcounts);
-        for (key, value) in [
-            ("cluster_size", "3K"),
-            ("compat", "2"),
-            ("extended_l2", "perhaps"),
-            ("preallocation", "full"),
-        ] {
-            assert!(read(&[(key, value)]).is_err(), "{key}={value}");
-        }
-    }
 }

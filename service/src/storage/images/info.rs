@@ -3,13 +3,17 @@
 use weft_qcow2::format::{
     CompressionType, Encryption, Header, SnapshotEntry, Version, incompatible,
 };
+use weft_qcow2::luks::Area;
+use weft_qcow2::read_encryption;
 use weft_uring::spawner;
 
 use super::bitmaps::bitmaps;
 use super::failed;
 use super::name::Name;
 use super::open::{Chain, How, Link, open};
-use crate::api::{ImageBacking, ImageInfo, ImageSnapshot, Qcow2Info, Result};
+use crate::api::{
+    ImageBacking, ImageInfo, ImageKeySlot, ImageLuks, ImageSnapshot, Qcow2Info, Result,
+};
 
 /// What the image at `name` is, and each that it rests on if `how` opens the chain.
 ///
@@ -44,6 +48,8 @@ async fn describe(link: &Link) -> Result<ImageInfo> {
         info.snapshots = snapshots.iter().map(snapshot).collect();
         info.backing = backing(link, header);
         let mut qcow2 = qcow2(header);
+        let area = read_encryption(&*link.file, &spawner()).await;
+        qcow2.luks = area.map_err(&failed)?.as_ref().map(luks);
         qcow2.bitmaps = bitmaps(&*link.file, header).await.map_err(&failed)?;
         info.qcow2 = Some(qcow2);
         info.size_bytes = header.size;
@@ -70,9 +76,39 @@ fn qcow2(header: &Header) -> Qcow2Info {
         dirty: header.has(incompatible::DIRTY),
         corrupt: header.has(incompatible::CORRUPT),
         encryption: encryption.map(str::to_owned),
+        luks: None,
         data_file: header.extensions.data_file.clone(),
         data_file_raw: header.raw_data_file(),
         bitmaps: Vec::new(),
+    }
+}
+
+fn luks(area: &Area) -> ImageLuks {
+    let header = area.header();
+    let spec = header.spec();
+    let slots = header.slots().iter().map(|slot| ImageKeySlot {
+        in_use: slot.is_in_use(),
+        iterations: slot.iterations(),
+        offset: slot.material_offset(),
+        stripes: slot.stripes(),
+    });
+    let name = spec.mode_name();
+    let (mode, iv) = name.split_once('-').unwrap_or((&name, ""));
+    let (iv, iv_hash) = match iv.split_once(':') {
+        Some((iv, hash)) => (iv, Some(hash.to_owned())),
+        None => (iv, None),
+    };
+    let algorithm = spec.algorithm();
+    ImageLuks {
+        cipher: format!("{}-{}", algorithm.name(), algorithm.key_bytes() * 8),
+        mode: mode.to_owned(),
+        iv: iv.to_owned(),
+        iv_hash,
+        hash: header.hash().name().to_owned(),
+        uuid: header.uuid(),
+        payload_offset: header.payload_offset(),
+        digest_iterations: header.digest_iterations(),
+        slots: slots.collect(),
     }
 }
 

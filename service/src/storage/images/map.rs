@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use weft_block::{ExtentKind, LocalBoxFuture, Result as BlockResult};
 use weft_qcow2::Place;
+use weft_qcow2::format::Encryption;
 use weft_uring::spawner;
 
 use super::failed;
@@ -121,6 +122,11 @@ async fn own(link: &Link, start: u64, end: u64) -> BlockResult<Vec<Own>> {
         return own_raw(link, start, end).await;
     };
     let file = data_name(link);
+    // What is at the place of an encrypted part is not what the disk holds.
+    let encrypted = link
+        .header
+        .as_ref()
+        .is_some_and(|header| header.encryption != Encryption::None);
     let parts = image.parts(start, end - start, &spawner()).await?;
     let describe = |part: weft_qcow2::Part| {
         let mut extent = ImageExtent {
@@ -144,6 +150,9 @@ async fn own(link: &Link, start: u64, end: u64) -> BlockResult<Vec<Own>> {
                 (extent.zero, extent.data) = (true, false);
                 extent.file_offset = host;
             }
+        }
+        if encrypted {
+            extent.file_offset = None;
         }
         extent.file = extent.file_offset.map(|_| file.clone());
         Own::Has(extent)

@@ -1,12 +1,13 @@
 //! How much room an image would take, by QEMU's arithmetic: what scripts make volumes by.
 
-use weft_qcow2::CreateOptions;
 use weft_qcow2::format::Version;
+use weft_qcow2::{CreateOptions, luks};
 
 use super::bitmaps::bitmaps;
 use super::failed;
 use super::map::map;
 use super::open::{Chain, Format};
+use super::options::{Options, Preallocation};
 use crate::api::{ImageMeasure, Result};
 
 /// What is measured: an image that there is, or an empty disk of so many bytes.
@@ -24,7 +25,7 @@ pub enum Measured<'a> {
 pub async fn measure(
     measured: Measured<'_>,
     format: Format,
-    options: &CreateOptions,
+    options: &Options,
 ) -> Result<ImageMeasure> {
     let size = match measured {
         Measured::Image(chain) => chain.device().info().size,
@@ -36,7 +37,7 @@ pub async fn measure(
             full_bytes: size,
         });
     }
-    let cluster = 1 << options.cluster_bits;
+    let cluster = 1_u64 << options.image.cluster_bits;
     let mut data = 0;
     if let Measured::Image(chain) = measured {
         let mut counted = 0;
@@ -51,7 +52,16 @@ pub async fn measure(
         })
         .await?;
     }
-    let tables = tables(size.next_multiple_of(cluster), options);
+    let keys = options.encryption.map_or(0, |encryption| {
+        luks::area_bytes(encryption.luks.spec).next_multiple_of(cluster)
+    });
+    if matches!(
+        options.preallocation,
+        Preallocation::Falloc | Preallocation::Full
+    ) {
+        data = size.next_multiple_of(cluster);
+    }
+    let tables = keys + tables(size.next_multiple_of(cluster), &options.image);
     Ok(ImageMeasure {
         required_bytes: tables + data,
         full_bytes: tables + size.next_multiple_of(cluster),
@@ -62,8 +72,8 @@ pub async fn measure(
 ///
 /// # Errors
 /// As reading the image.
-pub async fn measure_bitmaps(chain: &Chain, options: &CreateOptions) -> Result<Option<u64>> {
-    let link = chain.top();
+pub async fn measure_bitmaps(chain: &Chain, options: &Options) -> Result<Option<u64>> {
+    let (link, options) = (chain.top(), &options.image);
     let (Some(header), Version::V3) = (&link.header, options.version) else {
         return Ok(None);
     };

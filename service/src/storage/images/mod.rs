@@ -15,33 +15,39 @@ mod convert;
 mod copy;
 mod create;
 mod info;
+mod keys;
 mod map;
 mod measure;
 mod name;
 mod open;
+mod options;
 mod pack;
 mod policy;
 mod rebase;
+mod source;
 mod upkeep;
 
 pub use bitmaps::{BitmapChange, change_bitmap};
-pub use commit::commit;
+pub use commit::{Commit, commit};
 pub use compare::compare;
-pub use convert::{Convert, SPARSE, convert};
-pub use create::{Create, Formatted, create, read_options};
+pub use convert::{Bitmaps, Convert, SPARSE, convert};
+pub use create::{Create, Formatted, create};
 pub use info::info;
 pub(super) use info::snapshot;
+pub use keys::{KeyChange, Keys, Passphrase, USUAL_TIME, change_keys};
 pub use map::map;
 pub use measure::{Measured, measure, measure_bitmaps};
 pub(super) use name::Identity;
 pub use name::Name;
 pub(super) use open::open_path;
 pub use open::{Chain, Format, How, Link, MAX_CHAIN, open};
+pub use options::{EncryptOptions, Options, Preallocation, read_options};
 pub use policy::{Allow, Policy};
 pub use rebase::{Rebase, rebase};
 pub(super) use upkeep::snapshot_name;
 pub use upkeep::{
-    Resized, Sizing, apply_snapshot, check, create_snapshot, delete_snapshot, resize, snapshots,
+    Resize, Resized, Sizing, apply_snapshot, check, create_snapshot, delete_snapshot, resize,
+    snapshots,
 };
 
 use crate::api::Error;

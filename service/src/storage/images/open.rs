@@ -11,6 +11,7 @@ use weft_qcow2::{Image, OpenOptions, read_header};
 use weft_uring::{FileDevice, spawner};
 
 use super::failed;
+use super::keys::Keys;
 use super::name::{Identity, Name};
 use super::policy::Policy;
 use crate::api::{Error, ErrorKind, Result};
@@ -71,6 +72,8 @@ pub struct How {
     pub for_repair: bool,
     /// Which files images may name.
     pub policy: Policy,
+    /// What opens those that are encrypted.
+    pub keys: Keys,
 }
 
 impl How {
@@ -85,6 +88,7 @@ impl How {
             snapshot: None,
             for_repair: false,
             policy,
+            keys: Keys::default(),
         }
     }
 
@@ -187,13 +191,16 @@ struct Found {
 /// `Invalid` for a chain that is none, and whatever the images say.
 pub async fn open(name: &Name, how: &How) -> Result<Chain> {
     let found = find(name, how).await?;
-    let complete = how.chain;
     let mut links: Vec<Link> = Vec::with_capacity(found.len());
     for (depth, found) in found.into_iter().enumerate().rev() {
         let below = links.last().map(|link| Arc::clone(&link.device));
         let snapshot = how.snapshot.clone().filter(|_| depth == 0);
-        let link = join(name, found, below, complete, snapshot, how).await?;
-        links.push(link);
+        let top = Rest {
+            depth,
+            below,
+            snapshot,
+        };
+        links.push(join(name, found, top, how).await?);
     }
     links.reverse();
     Ok(Chain { links })
@@ -275,17 +282,18 @@ fn below(first: &Name, image: &Found, policy: &Policy) -> Result<Option<(Name, O
     Ok(Some((name, Some(format))))
 }
 
-async fn join(
-    first: &Name,
-    found: Found,
+/// What an image is opened with beside its file.
+struct Rest {
+    /// Where it is in the chain.
+    depth: usize,
     below: Option<Arc<dyn BlockDevice>>,
-    complete: bool,
     snapshot: Option<String>,
-    how: &How,
-) -> Result<Link> {
+}
+
+async fn join(first: &Name, found: Found, rest: Rest, how: &How) -> Result<Link> {
     let text = found.name.to_string();
     let Some(header) = &found.header else {
-        if snapshot.is_some() {
+        if rest.snapshot.is_some() {
             let message = format!("{text} is a raw image and has no snapshots");
             return Err(Error::new(ErrorKind::Invalid, text, message));
         }
@@ -301,13 +309,23 @@ async fn join(
     };
     let data_file = data_file(first, &found, header, how).await?;
     let (data_name, data_device) = data_file.unzip();
+    // Who looks at the tables alone needs no key; one that was given is to fit.
+    let key = match how.data || how.keys.has_for(rest.depth) {
+        true => {
+            how.keys
+                .unlock(&found.name, &*found.file, rest.depth)
+                .await?
+        }
+        false => None,
+    };
     let options = OpenOptions {
         read_only: found.read_only,
-        backing: below,
-        without_backing: !complete,
+        backing: rest.below,
+        without_backing: !how.chain,
+        key,
         without_key: !how.data,
         data_file: data_device,
-        snapshot,
+        snapshot: rest.snapshot,
         for_repair: how.for_repair,
         ..OpenOptions::default()
     };

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
-use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, ExtentKind, Result};
+use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, ExtentKind, IoVec, Request, Result};
 use weft_qcow2::format::CompressionType;
 use weft_qcow2::{Image, Packed, Packer};
 use weft_uring::spawner;
 
 use super::Progress;
-use super::copy::{is_zero, read};
+use super::copy::{is_zero, read, zeroes};
 
 /// Clusters in one piece come to this many bytes, or one cluster.
 const PIECE: u64 = 1 << 20;
@@ -22,44 +22,71 @@ const IN_FLIGHT: usize = 8;
 /// Threads that make clusters short, at most.
 const MAX_THREADS: usize = 16;
 
-/// Copies `size` bytes into compressed clusters of an image that reads as zeroes, and answers how many held data.
-///
-/// # Errors
-/// As reading and writing; `Unsupported` where the format goes without compression.
-pub(super) async fn copy(
-    from: &dyn BlockDevice,
-    to: &Image,
-    size: u64,
-    progress: Progress<'_>,
-) -> Result<u64> {
-    let queue = from.open(&spawner())?;
-    let mut copy = Copy {
-        packer: to.packer(&spawner())?,
-        cluster: to.header().geometry.cluster(),
-        threads: Threads::start(to.header().compression)?,
-        waiting: VecDeque::new(),
-        data: 0,
-    };
-    let mut at = 0;
-    while at < size {
-        let (empty, end) = next(&*queue, at, size, copy.cluster).await?;
-        if empty {
+/// A copy into compressed clusters of an image of at least its size.
+pub(super) struct Pack<'a> {
+    pub(super) from: &'a dyn BlockDevice,
+    pub(super) to: &'a Image,
+    /// Bytes, whole sectors.
+    pub(super) size: u64,
+    /// Whether the target reads as zeroes already.
+    pub(super) onto_zeroes: bool,
+    pub(super) progress: Progress<'a>,
+}
+
+impl Pack<'_> {
+    /// Copies, and answers how many bytes held data. Nothing is durable before a flush of the target.
+    ///
+    /// # Errors
+    /// As reading and writing; `Unsupported` where the format goes without compression.
+    pub(super) async fn run(&self) -> Result<u64> {
+        let queue = self.from.open(&spawner())?;
+        let header = self.to.header();
+        let cluster = header.geometry.cluster();
+        // Of a cluster that the target goes on in, only a part is written.
+        let whole = match self.to.info().size > self.size {
+            true => self.size / cluster * cluster,
+            false => self.size,
+        };
+        let mut copy = Copy {
+            packer: self.to.packer(&spawner())?,
+            blank: match self.onto_zeroes {
+                true => None,
+                false => Some(self.to.open(&spawner())?),
+            },
+            cluster,
+            end: whole,
+            threads: Threads::start(header.compression)?,
+            waiting: VecDeque::new(),
+            data: 0,
+        };
+        let mut at = 0;
+        while at < whole {
+            let (empty, end) = next(&*queue, at, whole, cluster).await?;
+            if empty {
+                copy.clear(at, end).await?;
+            } else {
+                if copy.waiting.len() == IN_FLIGHT {
+                    copy.finish_one().await?;
+                }
+                let bytes = read(&*queue, at, end - at).await?;
+                copy.begin(at, &bytes);
+            }
             at = end;
-            progress(at, size);
-            continue;
+            (self.progress)(at, self.size);
         }
-        if copy.waiting.len() == IN_FLIGHT {
+        while !copy.waiting.is_empty() {
             copy.finish_one().await?;
         }
-        let bytes = read(&*queue, at, end - at).await?;
-        copy.begin(at, &bytes);
-        at = end;
-        progress(at, size);
+        if whole < self.size {
+            let bytes = read(&*queue, whole, self.size - whole).await?;
+            let to = self.to.open(&spawner())?;
+            let write = Request::write(whole, IoVec::from(bytes));
+            to.submit(write).await.result?;
+            copy.data += self.size - whole;
+            (self.progress)(self.size, self.size);
+        }
+        Ok(copy.data)
     }
-    while !copy.waiting.is_empty() {
-        copy.finish_one().await?;
-    }
-    Ok(copy.data)
 }
 
 /// Whether there is no data at `at`, a cluster's start, and to which cluster's end that is so.
@@ -82,7 +109,11 @@ async fn next(queue: &dyn BlockQueue, at: u64, size: u64, cluster: u64) -> Resul
 
 struct Copy {
     packer: Packer,
+    /// Where zeroes are written, if the target holds anything else.
+    blank: Option<Box<dyn BlockQueue>>,
     cluster: u64,
+    /// Bytes that are copied.
+    end: u64,
     threads: Threads,
     /// Where each piece begins, and its clusters, nothing for those of zeroes.
     waiting: VecDeque<(u64, Vec<Option<oneshot::Receiver<Packed>>>)>,
@@ -106,6 +137,14 @@ impl Copy {
         self.waiting.push_back((start, clusters));
     }
 
+    /// Lets a part of the target read as zeroes, if it does not already.
+    async fn clear(&self, start: u64, end: u64) -> Result<()> {
+        match &self.blank {
+            Some(queue) => zeroes(&**queue, start, end).await,
+            None => Ok(()),
+        }
+    }
+
     /// Writes the piece that was begun first, in order, so that what is side by side on the disk is so in the file.
     async fn finish_one(&mut self) -> Result<()> {
         let Some((start, clusters)) = self.waiting.pop_front() else {
@@ -124,12 +163,13 @@ impl Copy {
                     })?;
                     run.push(packed);
                 }
-                None if !run.is_empty() => {
-                    self.packer
-                        .write(run_start, std::mem::take(&mut run))
-                        .await?;
+                None => {
+                    if !run.is_empty() {
+                        let run = std::mem::take(&mut run);
+                        self.packer.write(run_start, run).await?;
+                    }
+                    self.clear(at, self.end.min(at + self.cluster)).await?;
                 }
-                None => {}
             }
             at += self.cluster;
         }

@@ -6,6 +6,7 @@ use weft_qcow2::{Image, Part, Place};
 use weft_uring::spawner;
 
 use super::copy::{is_zero, read, zeroes};
+use super::keys::Keys;
 use super::name::Name;
 use super::open::{Chain, Format, How, open};
 use super::policy::Policy;
@@ -33,6 +34,8 @@ pub struct Rebase {
     pub unsafely: bool,
     /// Which files the images may name.
     pub policy: Policy,
+    /// What opens those that are encrypted.
+    pub keys: Keys,
 }
 
 /// Makes an image rest on another file. Unless it is done unsafely the disk stays what it is: where the old and the new
@@ -43,6 +46,7 @@ pub struct Rebase {
 pub async fn rebase(request: &Rebase, progress: Progress<'_>) -> Result<()> {
     let how = How {
         format: request.format,
+        keys: request.keys.clone(),
         ..How::to_read(request.policy.clone()).writing()
     };
     let path = request.image.to_string();
@@ -50,6 +54,7 @@ pub async fn rebase(request: &Rebase, progress: Progress<'_>) -> Result<()> {
         let how = How {
             chain: false,
             data: false,
+            keys: Keys::default(),
             ..how
         };
         let chain = open(&request.image, &how).await?;
@@ -71,6 +76,8 @@ pub async fn rebase(request: &Rebase, progress: Progress<'_>) -> Result<()> {
             let name = request.image.named_here(name)?;
             let how = How {
                 format: request.backing_format,
+                // Which image is how deep is another matter there.
+                keys: request.keys.clone().everywhere(),
                 ..How::to_read(request.policy.clone())
             };
             Some(open(&name, &how).await?)

@@ -3,28 +3,25 @@
 use weft_qcow2::{Repair, SnapshotName};
 use weft_uring::spawner;
 
+use super::create::{fill_image, fill_raw, with_data_file};
 use super::failed;
 use super::info::snapshot;
 use super::name::Name;
 use super::open::{Format, How, open};
-use super::policy::Policy;
+use super::options::Preallocation;
 use crate::api::{Error, ErrorKind, ImageCheck, ImageSnapshot, Result};
 
-/// Looks for contradictions in the image at `name`, and mends what `repair` says.
+/// Looks for contradictions in the image at `name`, and mends what `repair` says. An encrypted one needs no key for that;
+/// if `how` has one it is to fit.
 ///
 /// # Errors
 /// `Unsupported` for a raw image; as opening and writing. What is wrong with the image is in the answer.
-pub async fn check(
-    name: &Name,
-    format: Option<Format>,
-    locked: bool,
-    repair: Repair,
-) -> Result<ImageCheck> {
+pub async fn check(name: &Name, how: &How, repair: Repair) -> Result<ImageCheck> {
     let mut how = How {
-        format,
-        locked,
         for_repair: true,
-        ..How::tables()
+        chain: false,
+        data: false,
+        ..how.clone()
     };
     if repair != Repair::Nothing {
         how = how.writing();
@@ -68,28 +65,39 @@ pub struct Resized {
     pub new: u64,
 }
 
-/// Gives the disk in the image at `name` another size. A smaller one must be allowed by `shrink`, for what is cut off is
-/// gone.
+/// Another size for a disk.
+#[derive(Debug, Clone)]
+pub struct Resize {
+    /// The image.
+    pub image: Name,
+    /// How it is opened.
+    pub how: How,
+    /// The size.
+    pub sizing: Sizing,
+    /// Whether it may be a smaller one.
+    pub shrink: bool,
+    /// What room is taken for what is gained.
+    pub preallocation: Preallocation,
+}
+
+/// Gives the disk in an image another size. A smaller one must be allowed, for what is cut off is gone.
 ///
 /// # Errors
 /// `Invalid`, and as opening and writing.
-pub async fn resize(
-    name: &Name,
-    format: Option<Format>,
-    policy: Policy,
-    sizing: Sizing,
-    shrink: bool,
-) -> Result<Resized> {
+pub async fn resize(request: &Resize) -> Result<Resized> {
+    let Resize {
+        image,
+        how,
+        sizing,
+        shrink,
+        preallocation,
+    } = request;
     // The backing file is opened too: what is gained must not show what it holds there.
-    let how = How {
-        format,
-        ..How::to_read(policy).writing()
-    };
-    let chain = open(name, &how).await?;
-    let path = name.to_string();
+    let chain = open(image, &how.clone().writing()).await?;
+    let path = image.to_string();
     let old = chain.device().info().size;
     let invalid = |message: String| Error::new(ErrorKind::Invalid, &path, message);
-    let new = match sizing {
+    let new = match *sizing {
         Sizing::To(size) => Some(size),
         Sizing::More(more) => old.checked_add(more),
         Sizing::Less(less) => old.checked_sub(less),
@@ -98,16 +106,28 @@ pub async fn resize(
         .filter(|new| *new > 0)
         .and_then(|new| new.checked_next_multiple_of(512))
         .ok_or_else(|| invalid(format!("{path} has {old} bytes, and cannot get that size")))?;
-    if new < old && !shrink {
+    if new < old && !*shrink {
         let message = format!(
             "{path} has {old} bytes: to cut it to {new} throws away what is behind; say so with --shrink"
         );
         return Err(invalid(message));
     }
+    if new < old && *preallocation != Preallocation::Off {
+        return Err(invalid(format!("{path}: a smaller disk takes no room")));
+    }
     let failed = failed(&path);
     match &chain.top().image {
-        Some(image) => image.resize(new, &spawner()).await.map_err(&failed)?,
-        None => chain.device().set_len(new).map_err(&failed)?,
+        Some(image) => {
+            image.resize(new, &spawner()).await.map_err(&failed)?;
+            let raw = image.header().raw_data_file();
+            let taken = fill_image(image, old..new, with_data_file(*preallocation, raw)).await;
+            taken.map_err(&failed)?;
+        }
+        None => {
+            chain.device().set_len(new).map_err(&failed)?;
+            let taken = fill_raw(&**chain.device(), old, new, *preallocation).await;
+            taken.map_err(&failed)?;
+        }
     }
     chain.close().await?;
     Ok(Resized { old, new })

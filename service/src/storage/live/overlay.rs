@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use weft_block::{BlockDevice, Paused};
+use weft_qcow2::create;
 use weft_qcow2::format::Backing;
-use weft_qcow2::{CreateOptions, create};
 use weft_uring::{FileDevice, ShardHandle, spawner};
 
 use super::open::{name_of, on, open_for_use, policy};
 use super::{ImageWord, Link, OpenImage, user};
 use crate::api::{Error, ErrorKind, ImageDisk, Result};
 use crate::storage::disks::{Access, Reference, file_failure};
-use crate::storage::images::{Format, read_options};
+use crate::storage::images::{Format, Preallocation, read_options};
 use crate::storage::{State, Storage};
 
 /// Who remembers disks by their words, and can learn another one.
@@ -82,19 +82,23 @@ impl OpenImage {
 
     /// Makes the new image's file, which nobody knows of yet.
     async fn make_over(&self, path: &str, options: &[(String, String)]) -> Result<Arc<FileDevice>> {
-        let mut made = CreateOptions::new(self.switch.info().size);
+        let read = read_options(options, self.switch.info().size)?;
+        if let Some((key, _)) = read.unknown.first() {
+            let message = format!("{path}: there is no option {key}");
+            return Err(Error::new(ErrorKind::Invalid, path, message));
+        }
+        let plain = read.encryption.is_none() && read.preallocation == Preallocation::Off;
+        let mut made = read.image;
+        if made.data_file.is_some() || !plain {
+            let message = format!(
+                "{path}: an overlay that is made in use has no data file, no key and no room in advance"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, path, message));
+        }
         made.backing = Some(Backing {
             path: self.name_below(path)?,
             format: Some(Format::Qcow2.name().to_owned()),
         });
-        if let Some((key, _)) = read_options(options, &mut made)?.first() {
-            let message = format!("{path}: there is no option {key}");
-            return Err(Error::new(ErrorKind::Invalid, path, message));
-        }
-        if made.data_file.is_some() {
-            let message = format!("{path}: an overlay that is made in use has no data file");
-            return Err(Error::new(ErrorKind::Unsupported, path, message));
-        }
         let opening = weft_uring::OpenOptions {
             fill_last_block: true,
             ..weft_uring::OpenOptions::default()
