@@ -23,3 +23,4 @@ mod restart;
 mod tunnels;
 mod volumes;
 mod vpn;
+mod ways;

@@ -1,5 +1,6 @@
 //! `weft vpn`: tunnels that the daemon keeps, in namespaces of the tests' own.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,16 +12,16 @@ use crate::program::Weft;
 use crate::restart::kill_daemon;
 
 /// How long anything may take before it counts as failed.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// Sockets of `wg` lie in one folder for all namespaces, so no other test has the name.
-fn name(letter: &str) -> String {
+pub(crate) fn name(letter: &str) -> String {
     format!("{letter}{}", std::process::id())
 }
 
 /// Sends echo requests until they are answered.
 #[track_caller]
-fn ping(from: &Netns, to: &str) {
+pub(crate) fn ping(from: &Netns, to: &str) {
     let said = from.run("ping", ["-q", "-c", "3", "-i", "0.1", "-W", "10", to]);
     let said = said.unwrap();
     assert!(said.contains(" 0% packet loss"), "{said}");
@@ -36,7 +37,13 @@ struct Pair {
 
 impl Pair {
     fn new(letters: [&str; 2]) -> Self {
+        Self::watched(letters, |_| ()).0
+    }
+
+    /// As [`new`](Self::new); `watch` is called before there is anything to see.
+    fn watched<T>(letters: [&str; 2], watch: impl FnOnce(&Weft) -> T) -> (Self, T) {
         let weft = Weft::in_namespace();
+        let watcher = watch(&weft);
         let (a, b) = (Netns::new().unwrap(), Netns::new().unwrap());
         let names = letters.map(name);
         let text = format!(
@@ -53,6 +60,7 @@ impl Pair {
             [vpn.{other}]
             address = ["10.99.0.2/24", "fd99::2/64"]
             netns = "{b}"
+            fwmark = 0x77
             [vpn.{other}.peer.one]
             tunnel = "{one}"
             allowed = ["0.0.0.0/0", "fd99::1/128"]
@@ -69,7 +77,7 @@ impl Pair {
         let psk = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
         std::fs::write(weft.path("psk"), psk).unwrap();
         weft.ok(&["up", "vpn.toml"]);
-        Self { weft, a, b, names }
+        (Self { weft, a, b, names }, watcher)
     }
 
     fn show(&self, which: usize) -> Value {
@@ -139,6 +147,75 @@ fn two_sites_of_a_lab_reach_each_other_and_again_after_the_daemon_was_killed() {
         assert!(!pair.weft.path(&format!("state/vpn/{name}")).exists());
     }
     assert_eq!(pair.weft.json(&["vpn", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn wireshark_reads_a_lab_by_its_key_log() {
+    require!("ip", "ping", "tcpdump", "tshark");
+    if !can::be_root() {
+        skip!("needs root");
+    }
+    let watch = |weft: &Weft| {
+        let mut command = weft.netns().command("tcpdump");
+        let file = weft.at("all.pcap");
+        command.args(["-i", "lo", "-U", "--immediate-mode", "-w", &file]);
+        command.args(["udp", "port", "51820"]);
+        command.stderr(std::process::Stdio::piped());
+        let mut process = weft_tests::Process::spawn(command).unwrap();
+        let stderr = process.child().stderr.take().unwrap();
+        let mut lines = BufReader::new(stderr).lines();
+        assert!(lines.any(|line| line.unwrap().contains("listening on")));
+        process
+    };
+    let (pair, watcher) = Pair::watched(["th", "ti"], watch);
+    ping(&pair.a, "10.99.0.2");
+    ping(&pair.b, "fd99::1");
+    let (file, log) = (pair.weft.at("all.pcap"), pair.weft.at("keys.log"));
+    let keys = format!("wg.keylog_file:{log}");
+    let decoded = |more: &[&str]| {
+        let line = ["-r", &file, "-Y", "icmp.type == 0 or icmpv6.type == 129"];
+        weft_tests::run("tshark", [&line[..], more].concat()).unwrap_or_default()
+    };
+    assert_eq!(decoded(&[]), "");
+    let start = Instant::now();
+    loop {
+        let read = decoded(&["-o", &keys]);
+        if read.contains("10.99.0.2") && read.contains("fd99::1") {
+            break;
+        }
+        assert!(start.elapsed() < LIMIT, "not all is there: {read:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(watcher);
+}
+
+#[test]
+fn what_a_tunnel_sends_carries_its_mark() {
+    require!("ip", "nft", "ping");
+    if !can::be_root() {
+        skip!("needs root");
+    }
+    let count = |weft: &Weft| {
+        let nft = |line: &str| weft.netns().run("nft", line.split(' ')).unwrap();
+        nft("add table inet judge");
+        nft("add chain inet judge out { type filter hook output priority 0 ; }");
+        nft("add rule inet judge out udp dport 51820 meta mark 0x77 counter");
+        nft("add rule inet judge out udp dport 51820 meta mark != 0x77 counter");
+    };
+    let (pair, ()) = Pair::watched(["tj", "tk"], count);
+    ping(&pair.a, "10.99.0.2");
+    assert_eq!(pair.show(1)["fwmark"], 0x77);
+    let rules = pair
+        .weft
+        .netns()
+        .run("nft", ["list", "table", "inet", "judge"]);
+    let rules = rules.unwrap();
+    let counter = |mark: &str| {
+        let line = rules.lines().find(|line| line.contains(mark)).unwrap();
+        !line.contains("packets 0 ")
+    };
+    assert!(counter("mark 0x00000077"), "{rules}");
+    assert!(!counter("mark != 0x00000077"), "{rules}");
 }
 
 #[test]

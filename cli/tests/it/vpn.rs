@@ -134,3 +134,63 @@ fn a_new_key_is_its_owners_alone() -> Result<()> {
     assert_eq!(std::fs::read_to_string(&file)?, private);
     Ok(())
 }
+
+/// Opens a TUN device with a virtio-net header and a socket, and becomes the program, which is told of both.
+const OPENER: &str = r#"
+import fcntl, os, socket, struct, sys
+weft, name, path = sys.argv[1:]
+tun = os.open("/dev/net/tun", os.O_RDWR)
+IFF_TUN, IFF_NO_PI, IFF_VNET_HDR, TUNSETIFF = 0x1, 0x1000, 0x4000, 0x400454ca
+fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI | IFF_VNET_HDR))
+os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+uapi = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+uapi.bind(path)
+uapi.listen(8)
+for fd in (tun, uapi.fileno()):
+    os.set_inheritable(fd, True)
+env = dict(os.environ, WG_TUN_FD=str(tun), WG_UAPI_FD=str(uapi.fileno()), WG_PROCESS_FOREGROUND="1")
+os.execve(weft, [weft, "vpn", "run", name], env)
+"#;
+
+#[test]
+fn a_device_and_a_socket_that_somebody_else_has_opened_are_served() -> Result<()> {
+    require!("ip", "wg", "python3");
+    if !can::be_root() {
+        skip!("needs root");
+    }
+    let netns = Netns::new()?;
+    let name = format!("wd{}", std::process::id());
+    let mut command = netns.command("python3");
+    command.args(["-c", OPENER, WEFT, &name, &socket(&name)]);
+    let mut process = weft_tests::Process::spawn(command)?;
+    let start = Instant::now();
+    // The socket takes connections before anybody answers them: what comes first waits.
+    while netns.run("ip", ["link", "show", &name]).is_err() || !Path::new(&socket(&name)).exists() {
+        assert!(
+            start.elapsed() < LIMIT && process.is_running(),
+            "it is not there"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    netns.run("wg", ["set", &name, "listen-port", "7201", "fwmark", "0x9"])?;
+    let shown = netns.run("wg", ["showconf", &name])?;
+    assert!(
+        shown.contains("ListenPort = 7201") && shown.contains("FwMark = 0x9"),
+        "{shown}"
+    );
+    let link = netns.run("ip", ["link", "show", &name])?;
+    assert!(link.contains("mtu 1420"), "{link}");
+    process.signal(nix::sys::signal::Signal::SIGTERM)?;
+    let status = process.wait_for(LIMIT)?;
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
+    wait_until_gone(&name);
+    // A descriptor that is none is told of.
+    let bad = netns
+        .command(WEFT)
+        .args(["vpn", "run", "-f", &name])
+        .env("WG_TUN_FD", "999")
+        .output()?;
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("WG_TUN_FD"));
+    Ok(())
+}
