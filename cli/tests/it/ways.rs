@@ -171,20 +171,7 @@ fn a_network_is_shared_with_another_host_at_layer_2() {
         site.weft.fails(&["vpn", "remove", &site.near_name]).0,
         "in-use"
     );
-    // The other host is any Linux.
-    let stock = || {
-        let far = |line: &str| site.far.run("ip", line.split(' ')).unwrap();
-        let (vni, ends) = ("id 7 dstport 4789", "local 10.99.0.2 remote 10.99.0.1");
-        far(&format!(
-            "link add vx0 type vxlan {vni} {ends} dev {}",
-            site.far_name
-        ));
-        // The same after it was made again, as the guest remembers it.
-        far("link set vx0 address 02:00:00:00:00:07");
-        far("address add 10.50.0.20/24 dev vx0");
-        far("link set vx0 mtu 1370 up");
-    };
-    stock();
+    stock(&site);
     site.guest
         .run("ip", ["link", "set", "eth0", "mtu", "1370"])
         .unwrap();
@@ -213,7 +200,7 @@ fn a_network_is_shared_with_another_host_at_layer_2() {
 
     kill_daemon(&site.weft);
     site.weft.json(&["status"]);
-    stock();
+    stock(&site);
     ping(&site.guest, "10.50.0.20");
     let start = Instant::now();
     while site.weft.json(&["status"])["health"] != "good" {
@@ -231,6 +218,18 @@ fn a_network_is_shared_with_another_host_at_layer_2() {
     assert!(bridge.contains("mtu 1500"), "{bridge}");
     site.part();
     site.weft.ok(&["net", "remove", "lan"]);
+}
+
+/// The other host is any Linux, with a VXLAN device of its own.
+fn stock(site: &Site) {
+    let far = |line: &str| site.far.run("ip", line.split(' ')).unwrap();
+    let (vni, ends) = ("id 7 dstport 4789", "local 10.99.0.2 remote 10.99.0.1");
+    let dev = &site.far_name;
+    far(&format!("link add vx0 type vxlan {vni} {ends} dev {dev}"));
+    // The same after it was made again, as the guest remembers it.
+    far("link set vx0 address 02:00:00:00:00:07");
+    far("address add 10.50.0.20/24 dev vx0");
+    far("link set vx0 mtu 1370 up");
 }
 
 /// The names of links.
