@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -27,6 +28,8 @@ pub struct Switch {
 struct Shared {
     /// But for its size.
     info: Info,
+    /// Requests so far.
+    requests: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -49,6 +52,7 @@ impl Switch {
     pub fn new(device: Arc<dyn BlockDevice>) -> Self {
         let shared = Shared {
             info: device.info(),
+            requests: AtomicU64::new(0),
             state: Mutex::new(State {
                 device,
                 turn: 0,
@@ -67,6 +71,11 @@ impl Switch {
     /// The device that it passes all to now.
     pub fn device(&self) -> Arc<dyn BlockDevice> {
         Arc::clone(&self.shared.lock().device)
+    }
+
+    /// How many requests it has been given: for who makes way for its users.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
     }
 
     /// Holds back what comes and waits until all that is under way has ended. It goes on when the answer is dropped. Who
@@ -331,6 +340,7 @@ struct Queue {
 
 impl BlockQueue for Queue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
+        self.lane.shared.requests.fetch_add(1, Ordering::Relaxed);
         match self.lane.shared.pass(self.lane.turn.get()) {
             Some(pass) => {
                 let Some(inner) = self.lane.inner() else {

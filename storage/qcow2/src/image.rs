@@ -7,6 +7,7 @@ mod check;
 mod core;
 mod counts;
 mod create;
+mod fill;
 mod gate;
 mod head;
 mod keys;

@@ -53,9 +53,8 @@ fn nobody_notices_the_exchange_and_the_old_device_is_free_of_it() {
             let outcome = used.await.unwrap();
             assert_eq!(outcome.failed, 0);
         });
-        drop(idle);
-        let bytes = memory.peek(0, SIZE as usize);
-        oracle.holds(0, &bytes);
+        let read = Request::read(0, IoVec::zeroed(SIZE as usize));
+        executor.block_on(async { idle.submit(read).await.result.unwrap() });
         oracle.assert_honest();
     });
 }

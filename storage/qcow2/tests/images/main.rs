@@ -5,6 +5,7 @@ mod compressed;
 mod conformance;
 mod encrypted;
 mod faults;
+mod fill;
 mod given_up;
 mod killed;
 mod kit;
