@@ -94,6 +94,7 @@ impl Daemon {
                     storage.take_back_members(),
                     storage.remember_scrubs(),
                     keeper.tunnels.keep(),
+                    storage.finish_image_jobs()
                 );
             });
             let served = daemon.clone().serve(&paths.socket).await;
@@ -134,6 +135,7 @@ impl Daemon {
         self.restore_exports().await;
         self.restore_machines().await;
         self.storage.restored();
+        self.storage.restore_image_jobs().await;
     }
 
     async fn serve(self: Arc<Self>, socket: &Path) -> Result<()> {

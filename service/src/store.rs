@@ -28,6 +28,8 @@ pub enum Kind {
     Vpn,
     /// A machine and its process.
     Machine,
+    /// What is done to an image in the background.
+    ImageJob,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
             Self::Leases => "leases/",
             Self::Vpn => "vpn/",
             Self::Machine => "machine/",
+            Self::ImageJob => "image-job/",
         }
     }
 

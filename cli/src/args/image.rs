@@ -107,6 +107,41 @@ pub(crate) enum LiveCommand {
         #[arg(short = 'o', long = "option", value_parser = parse_option)]
         options: Vec<(String, String)>,
     },
+    /// Copy what an image in use has from below into it, in the background; it rests on nothing then
+    Stream {
+        /// The DISK: qcow2:PATH
+        disk: String,
+    },
+    /// Pause, resume or bound what is done to an image in the background
+    Sync(ImageSyncArgs),
+    /// Give up what is done to an image in the background; the image is as good as before
+    Cancel {
+        /// The DISK
+        disk: String,
+    },
+    /// Wait until nothing is done to an image in the background
+    Wait {
+        /// The DISK
+        disk: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageSyncArgs {
+    /// The DISK
+    pub(crate) disk: String,
+    /// Stop where it is; it goes on from there
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) pause: bool,
+    /// Go on
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Bytes a second that foreground I/O does not push it below [default: 4M]
+    #[arg(long)]
+    pub(crate) floor: Option<Size>,
+    /// Bytes a second at most; 0 for as fast as the disks can [default: 0]
+    #[arg(long)]
+    pub(crate) ceiling: Option<Size>,
 }
 
 #[derive(Debug, Subcommand)]

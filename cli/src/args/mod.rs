@@ -8,7 +8,7 @@ mod vpn;
 
 pub(crate) use image::{
     ImageArgs, ImageCheckArgs, ImageCommand, ImageCommitArgs, ImageConvertArgs, ImageCreateArgs,
-    ImageRebaseArgs, ImageResizeArgs, KeyArgs, KeyCommand, LiveCommand, RepairWhat,
+    ImageRebaseArgs, ImageResizeArgs, ImageSyncArgs, KeyArgs, KeyCommand, LiveCommand, RepairWhat,
     SnapshotCommand, TrustArgs,
 };
 pub(crate) use machine::{VmCommand, VmRunArgs};
@@ -150,6 +150,7 @@ mod tests {
             "weft image rebase a.qcow2 --backing b --backing-format raw --unsafe",
             "weft image show qcow2:a.qcow2",
             "weft image overlay qcow2:a.qcow2 b.qcow2 -o cluster_size=4K",
+            "weft image sync qcow2:a.qcow2 --pause --ceiling 10M",
             "weft export add data/root --nbd unix:/tmp/s --name root --read-only",
             "weft export add data/root --vhost /tmp/s",
             "weft net create lan --subnet 10.0.0.0/24 --mode isolated --dhcp off",

@@ -1,15 +1,20 @@
 //! `weft image` of images that the daemon has open.
 
+use std::time::Duration;
+
 use weft_service::api::{
-    Error, ErrorKind, ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageWanted,
-    Result,
+    Error, ErrorKind, ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageSync,
+    ImageWanted, RaidSync, Result,
 };
 use weft_service::storage::disks::ImageWord;
 
 use super::{Nothing, absolute, disk_argument};
-use crate::args::{LiveCommand, SnapshotCommand};
+use crate::args::{ImageSyncArgs, LiveCommand, SnapshotCommand};
 use crate::client::Client;
-use crate::render::{Output, images as tables};
+use crate::render::{Output, SyncProgress, images as tables};
+
+/// How often a job is looked at while it is waited for.
+const WAIT_POLL: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(client: &Client, output: &Output, command: LiveCommand) -> Result<()> {
     match command {
@@ -34,7 +39,50 @@ pub(super) async fn run(client: &Client, output: &Output, command: LiveCommand) 
             let shown: ImageDisk = client.post("/v1/image/overlay", &request).await?;
             output.show(&shown, tables::open_one);
         }
+        LiveCommand::Stream { disk } => {
+            let shown: ImageDisk = client.post("/v1/image/stream", &wanted(&disk)?).await?;
+            output.show(&shown, tables::open_one);
+        }
+        LiveCommand::Sync(args) => {
+            let shown: ImageDisk = client.post("/v1/image/sync", &sync(args)?).await?;
+            output.show(&shown, tables::open_one);
+        }
+        LiveCommand::Cancel { disk } => {
+            let shown: ImageDisk = client.post("/v1/image/cancel", &wanted(&disk)?).await?;
+            output.show(&shown, tables::open_one);
+        }
+        LiveCommand::Wait { disk } => wait(client, output, &disk).await?,
     }
+    Ok(())
+}
+
+fn sync(args: ImageSyncArgs) -> Result<ImageSync> {
+    Ok(ImageSync {
+        disk: disk_argument(&args.disk)?,
+        sync: RaidSync {
+            paused: (args.pause || args.resume).then_some(args.pause),
+            floor_bytes: args.floor.map(|size| size.0),
+            ceiling_bytes: args.ceiling.map(|size| size.0),
+        },
+    })
+}
+
+async fn wait(client: &Client, output: &Output, disk: &str) -> Result<()> {
+    let request = wanted(disk)?;
+    let mut progress = SyncProgress::new(disk);
+    let image = loop {
+        let image: ImageDisk = client.post("/v1/image/show", &request).await?;
+        match &image.job {
+            Some(job) => progress.update(job),
+            None => break image,
+        }
+        tokio::time::sleep(WAIT_POLL).await;
+    };
+    progress.finish();
+    if let Some(trouble) = image.trouble {
+        return Err(Error::new(ErrorKind::Io, disk, trouble));
+    }
+    output.show(&image, tables::open_one);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use weft_service::api::{
 };
 
 use super::details::lines;
+use super::progress::{percent, speed, word};
 use super::tables::{table, used_by};
 
 /// Problems of a check that are shown; JSON has more.
@@ -238,6 +239,16 @@ pub(crate) fn open_one(image: &ImageDisk) -> String {
     );
     if image.read_only {
         text.push_str("access    reading alone\n");
+    }
+    if let Some(job) = &image.job {
+        let (percent, speed) = (percent(job), speed(job));
+        text.push_str(&format!(
+            "job       {} {percent} %{speed}\n",
+            word(job.action)
+        ));
+    }
+    if let Some(trouble) = &image.trouble {
+        text.push_str(&format!("trouble   {trouble}\n"));
     }
     for (depth, link) in image.chain.iter().enumerate() {
         let word = match depth {

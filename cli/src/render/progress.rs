@@ -99,6 +99,7 @@ pub(super) fn word(action: SyncAction) -> &'static str {
         SyncAction::Check => "check",
         SyncAction::Repair => "repair",
         SyncAction::Reshape => "reshape",
+        SyncAction::Stream => "stream",
     }
 }
 

@@ -7,6 +7,7 @@ use weft_service::api::{Array, Group, Health, ImageDisk, Machine, Size, Status, 
 use weft_service::storage::disks::key;
 
 use super::details::{member_state, sync};
+use super::progress::{percent, speed, word};
 use super::tables::{kind, machine_state, state};
 use super::tunnels;
 
@@ -127,7 +128,17 @@ impl<'a> Tree<'a> {
     fn disk(&mut self, depth: usize, disk: &str) {
         let arrays = &self.status.arrays;
         if let Some(image) = self.image(disk) {
-            self.line(depth, format!("image {disk}  {}", Size(image.size_bytes)));
+            let mut text = format!("image {disk}  {}", Size(image.size_bytes));
+            if let Some(job) = &image.job {
+                let _ = write!(
+                    text,
+                    ", {} {} %{}",
+                    word(job.action),
+                    percent(job),
+                    speed(job)
+                );
+            }
+            self.line(depth, text);
             for link in &image.chain {
                 match arrays.iter().find(|array| array.name == link.disk) {
                     Some(array) => self.array(depth + 1, array),

@@ -236,3 +236,57 @@ fn what_cannot_be_exchanged_is_refused_and_goes_on() {
     let written = writer.end();
     holds(&weft, "top", &written);
 }
+
+#[test]
+fn an_image_takes_over_what_it_rests_on_under_a_client_that_writes() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    overlay(&weft);
+    judge(
+        &weft,
+        &["qemu-io", "-c", "write -P 3 32M 16M", "base.qcow2"],
+    );
+    export(&weft, "qcow2:./top.qcow2", "top");
+    let base = weft.at("base.qcow2");
+    let writer = Writer::start(&weft, "top", 4);
+    let begun = weft.json(&["image", "stream", "qcow2:./top.qcow2"]);
+    assert_eq!(begun["job"]["action"], "stream", "{begun}");
+    let paused = weft.json(&["image", "sync", "qcow2:./top.qcow2", "--pause"]);
+    assert_eq!(paused["job"]["paused"], true, "{paused}");
+    for refused in [
+        &["image", "snapshot", "create", "top.qcow2", "now"][..],
+        &["image", "overlay", "qcow2:./top.qcow2", "new.qcow2"],
+        &["image", "stream", "qcow2:./top.qcow2"],
+    ] {
+        let (kind, message) = weft.fails(refused);
+        assert_eq!(kind, "busy", "{message}");
+    }
+    // Given up, begun again, and killed: nothing of it is lost, and it goes on.
+    weft.ok(&["image", "cancel", "qcow2:./top.qcow2"]);
+    let (kind, message) = weft.fails(&["image", "cancel", "qcow2:./top.qcow2"]);
+    assert_eq!(kind, "not-found", "{message}");
+    weft.ok(&["image", "stream", "qcow2:./top.qcow2"]);
+    weft.ok(&["image", "sync", "qcow2:./top.qcow2", "--ceiling", "1M"]);
+    let written = writer.end();
+    kill_daemon(&weft);
+    let job = weft.json(&["image", "show", "qcow2:./top.qcow2"])["job"].clone();
+    assert_eq!(job["ceiling_bytes"], 1 << 20, "{job}");
+    holds(&weft, "top", &written);
+    let writer = Writer::start(&weft, "top", 5);
+    weft.ok(&["image", "sync", "qcow2:./top.qcow2", "--ceiling", "0"]);
+    let alone = weft.json(&["image", "wait", "qcow2:./top.qcow2"]);
+    assert_eq!(alone["chain"].as_array().unwrap().len(), 1, "{alone}");
+    let (kind, message) = weft.fails(&["image", "stream", "qcow2:./top.qcow2"]);
+    assert_eq!(kind, "invalid", "{message}");
+    let mut all = written;
+    all.extend(writer.end());
+    // The base is anybody's again, and may go.
+    export(&weft, &base, "base");
+    weft.ok(&["export", "remove", "base"]);
+    std::fs::remove_file(base).unwrap();
+    holds(&weft, "top", &all);
+    weft.ok(&["export", "remove", "top"]);
+    judge(&weft, &["qemu-img", "check", "-q", "top.qcow2"]);
+    let info = judge(&weft, &["qemu-img", "info", "top.qcow2"]);
+    assert!(!info.contains("backing"), "{info}");
+}

@@ -210,6 +210,8 @@ fn a_guest_lives_on_an_image() {
         weft.json(&["vm", "show", "first"])["disks"][0],
         format!("qcow2:{}", weft.at("demo/next.qcow2"))
     );
+    weft.ok(&["image", "stream", "qcow2:./demo/next.qcow2"]);
+    weft.ok(&["image", "wait", "qcow2:./demo/next.qcow2"]);
     // Another daemon, in order: what was written is in the image, and the guest waits for it.
     weft.ok(&["daemon", "--stop"]);
     let files = lab.files();

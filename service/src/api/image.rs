@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::DiskUse;
+use super::{DiskUse, RaidSync, Sync};
 
 /// What an image is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,7 +223,7 @@ pub struct ImageCopy {
 }
 
 /// An image that serves as a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageDisk {
     /// The DISK, without what it may name.
     pub disk: String,
@@ -235,6 +235,10 @@ pub struct ImageDisk {
     pub chain: Vec<ImageLink>,
     /// Who uses it.
     pub used_by: Vec<DiskUse>,
+    /// What is done to it in the background.
+    pub job: Option<Sync>,
+    /// Why the last of that failed.
+    pub trouble: Option<String>,
 }
 
 /// One image of a chain, or the raw disk below it.
@@ -272,4 +276,13 @@ pub struct ImageOverlay {
     /// Options by QEMU's names and values.
     #[serde(default)]
     pub options: Vec<(String, String)>,
+}
+
+/// How the job of an image is to go on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageSync {
+    /// The image's DISK.
+    pub disk: String,
+    /// What is not said stays as it is.
+    pub sync: RaidSync,
 }

@@ -17,7 +17,7 @@ pub use error::{Error, ErrorBody, ErrorKind, Result};
 pub use image::{
     ImageBacking, ImageBitmap, ImageCheck, ImageComparison, ImageCopy, ImageDisk, ImageExtent,
     ImageInfo, ImageKeySlot, ImageLink, ImageLuks, ImageMeasure, ImageOverlay, ImageSnapshot,
-    ImageSnapshotWanted, ImageWanted, Qcow2Info,
+    ImageSnapshotWanted, ImageSync, ImageWanted, Qcow2Info,
 };
 pub use lab::{Action, Change, Event, LabRequest, Plan};
 pub use machine::{Console, Engine, Machine, MachineState, Stop, VmRun};

@@ -116,6 +116,8 @@ pub enum SyncAction {
     Repair,
     /// Rewriting the rows in another shape.
     Reshape,
+    /// Copying what an image has from below into it.
+    Stream,
 }
 
 /// What a check or repair has found. Blocks are of the members' logical block size.

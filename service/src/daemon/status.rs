@@ -64,6 +64,16 @@ fn judge(status: &mut Status) {
             status.advice.push(advice);
         }
     }
+    for image in &status.images {
+        if let Some(trouble) = &image.trouble {
+            health = health.max(Health::Degraded);
+            status.advice.push(Advice {
+                object: format!("image {}", image.disk),
+                message: format!("what was done to it has failed, and it is as it was: {trouble}"),
+                command: Some(format!("weft image show {}", image.disk)),
+            });
+        }
+    }
     for network in &status.networks {
         if let Some(advice) = network_advice(network) {
             health = health.max(Health::Degraded);

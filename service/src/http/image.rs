@@ -7,7 +7,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 
 use super::{Answer, Body};
-use crate::api::{ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageWanted};
+use crate::api::{
+    ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageSync, ImageWanted,
+};
 use crate::daemon::Daemon;
 
 type Shared = State<Arc<Daemon>>;
@@ -17,6 +19,9 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/image", get(list))
         .route("/v1/image/show", post(show))
         .route("/v1/image/overlay", post(overlay))
+        .route("/v1/image/stream", post(stream))
+        .route("/v1/image/sync", post(sync))
+        .route("/v1/image/cancel", post(cancel))
         .route("/v1/image/snapshot/list", post(snapshots))
         .route("/v1/image/snapshot/create", post(snapshot_create))
         .route("/v1/image/snapshot/apply", post(snapshot_apply))
@@ -33,6 +38,19 @@ async fn show(State(daemon): Shared, Body(request): Body<ImageWanted>) -> Answer
 
 async fn overlay(State(daemon): Shared, Body(request): Body<ImageOverlay>) -> Answer<ImageDisk> {
     Ok(Json(daemon.overlay_image(&request).await?))
+}
+
+async fn stream(State(daemon): Shared, Body(request): Body<ImageWanted>) -> Answer<ImageDisk> {
+    Ok(Json(daemon.storage.stream_image(&request.disk).await?))
+}
+
+async fn sync(State(daemon): Shared, Body(request): Body<ImageSync>) -> Answer<ImageDisk> {
+    let ImageSync { disk, sync } = request;
+    Ok(Json(daemon.storage.pace_image_job(&disk, &sync).await?))
+}
+
+async fn cancel(State(daemon): Shared, Body(request): Body<ImageWanted>) -> Answer<ImageDisk> {
+    Ok(Json(daemon.storage.cancel_image_job(&request.disk).await?))
 }
 
 async fn snapshots(

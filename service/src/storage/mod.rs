@@ -45,6 +45,8 @@ pub struct Storage {
     state: Mutex<State>,
     /// What an earlier daemon had may not be free yet.
     restoring: AtomicBool,
+    /// A job of an image has come to its end.
+    jobs: Arc<tokio::sync::Notify>,
 }
 
 #[derive(Default)]
@@ -71,6 +73,7 @@ impl Storage {
             shards,
             state: Mutex::new(state),
             restoring: AtomicBool::new(true),
+            jobs: Arc::default(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Storage {
         for disk in disks {
             state.release(&disk, user).await;
         }
+        self.forget_jobs(&state);
     }
 
     /// Makes a disk file, all holes.

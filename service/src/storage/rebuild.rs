@@ -36,7 +36,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    fn note(&mut self, done: u64, at: Duration) {
+    pub(super) fn note(&mut self, done: u64, at: Duration) {
         let is_new = self.samples.back().is_none_or(|&(last, before)| {
             done < before || at.saturating_sub(last) >= SAMPLE_PERIOD
         });

@@ -9,8 +9,16 @@ use crate::storage::State;
 use crate::storage::disks::{Reference, key};
 
 impl OpenImage {
-    /// Publishes all that was written: what is there afterwards is the image, whole.
-    pub(super) async fn close(&self) -> Result<()> {
+    /// Ends what is done to it and publishes all that was written: what is there afterwards is the image, whole.
+    async fn close(&mut self) -> Result<()> {
+        if let Some(job) = self.job.take() {
+            job.end().await;
+        }
+        self.close_top().await
+    }
+
+    /// Publishes what was written.
+    pub(super) async fn close_top(&self) -> Result<()> {
         let top = &self.links[0];
         let Some(image) = top.image.clone().filter(|_| !self.read_only) else {
             return Ok(());
@@ -35,7 +43,7 @@ impl State {
 
     /// Closes an image and gives back what it has claimed.
     pub(in crate::storage) async fn close_image(&mut self, key: &str) {
-        let Some(open) = self.images.remove(key) else {
+        let Some(mut open) = self.images.remove(key) else {
             return;
         };
         if let Err(error) = open.close().await {

@@ -6,11 +6,14 @@
 //! behind it can be exchanged while they use it.
 
 mod close;
+mod job;
+mod jobs;
 mod open;
 mod overlay;
 mod redo;
 mod show;
 mod snapshots;
+mod stream;
 mod word;
 
 use std::sync::Arc;
@@ -43,6 +46,10 @@ pub(super) struct OpenImage {
     pub(super) read_only: bool,
     /// The DISKs that are claimed for it.
     pub(super) claimed: Vec<String>,
+    /// What is done to it in the background.
+    job: Option<job::Job>,
+    /// Why the last job failed.
+    trouble: Option<String>,
 }
 
 /// One image, or raw disk, of a chain.

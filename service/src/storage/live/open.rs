@@ -194,6 +194,8 @@ impl Opening<'_> {
             links,
             read_only,
             claimed: Vec::new(),
+            job: None,
+            trouble: None,
         })
     }
 

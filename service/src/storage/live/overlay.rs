@@ -53,6 +53,7 @@ impl Storage {
             Err(error) => Err(error),
         };
         if let Err(error) = done {
+            state.logs.forget(path);
             // What matters is the first error.
             let _ = std::fs::remove_file(path);
             return Err(error);
@@ -135,6 +136,12 @@ impl State {
         let open = self.open_image_of(disk)?;
         let key = open.word.key();
         let refused = |why: String| Err(Error::new(ErrorKind::InUse, disk, why));
+        if open.job.is_some() {
+            let message = format!(
+                "{key} has a job under way: wait for it, or end it with `weft image cancel {key}`"
+            );
+            return Err(Error::new(ErrorKind::Busy, disk, message));
+        }
         if open.read_only {
             return refused(format!("{key} is open for reading alone"));
         }
@@ -197,7 +204,7 @@ impl OpenImage {
         renames: &dyn Renames,
     ) -> Result<Vec<Link>> {
         let paused = self.switch.pause().await;
-        self.close().await?;
+        self.close_top().await?;
         match self.join_over(word, file, &paused, renames).await {
             Ok((old, new)) => {
                 let replaced = paused.replace(Arc::clone(&new.device)).await;
@@ -271,7 +278,7 @@ impl OpenImage {
 
 impl Link {
     /// The DISKs that it takes.
-    fn disks(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn disks(&self) -> impl Iterator<Item = &str> {
         let data = self.data_file.as_ref().map(|(disk, _)| disk.as_str());
         std::iter::once(self.disk.as_str()).chain(data)
     }

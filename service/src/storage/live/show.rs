@@ -38,6 +38,8 @@ impl State {
             read_only: open.read_only,
             chain: open.links.iter().map(link).collect(),
             used_by: self.claims.users(key).cloned().collect(),
+            job: open.job.as_ref().map(super::job::Job::describe),
+            trouble: open.trouble.clone(),
         }
     }
 

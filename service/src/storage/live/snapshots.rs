@@ -31,6 +31,12 @@ impl Storage {
     pub async fn create_image_snapshot(&self, disk: &str, tag: &str) -> Result<ImageSnapshot> {
         let state = self.state.lock().await;
         let open = state.open_image_in(disk)?;
+        if open.job.is_some() {
+            let message = format!(
+                "{disk} takes no snapshot while its job runs, after which it would be another; see `weft image wait`"
+            );
+            return Err(Error::new(ErrorKind::Busy, disk, message));
+        }
         let (image, name): (_, SnapshotName) = (open.image()?, snapshot_name(tag));
         let entry = on(&open.home, disk, move || async move {
             image.create_snapshot(name, &spawner()).await
@@ -69,7 +75,7 @@ impl Storage {
 }
 
 impl OpenImage {
-    fn image(&self) -> Result<weft_qcow2::Image> {
+    pub(super) fn image(&self) -> Result<weft_qcow2::Image> {
         let image = self.links[0].image.clone();
         image.ok_or_else(|| {
             let message = format!("{} is no image", self.word);
