@@ -21,8 +21,13 @@ enum Way {
     InPlace { host: u64, len: u64 },
     /// In clusters that are taken first, for as many of the disk as `mappings` tell of.
     Fresh { mappings: Vec<Mapping> },
-    /// In the cluster's own place, which does not hold this part yet.
-    Filled { host: u64, mapping: Mapping },
+    /// In the cluster's own place, which does not hold this part yet. What it holds already, even in the same cluster, others
+    /// may be writing at once.
+    Filled {
+        host: u64,
+        len: u64,
+        mapping: Mapping,
+    },
 }
 
 impl State {
@@ -43,7 +48,8 @@ impl State {
             ..
         } = mapping
         {
-            return Ok(Way::Filled { host, mapping });
+            let len = run.len;
+            return Ok(Way::Filled { host, len, mapping });
         }
         let mut mappings = vec![mapping];
         let mut guest = first_end;
@@ -115,8 +121,10 @@ impl Lane {
                     self.write_data(host, part, fua).await?;
                     len
                 }
-                Way::Filled { host, mapping } => {
-                    self.write_filled(at, &rest, host, mapping).await?
+                Way::Filled { host, len, mapping } => {
+                    let part = rest.slice(0, len as usize);
+                    self.write_filled(at, part, host, mapping).await?;
+                    len
                 }
                 Way::Fresh { mappings } => self.write_fresh(at, &rest, mappings).await?,
             };
@@ -151,27 +159,26 @@ impl Lane {
         self.data().submit(write).await.result
     }
 
-    /// Writes a part of a cluster that has a place of its own, and makes the parts it touches whole.
+    /// Writes a part of a cluster in its own place, which holds nothing of it yet, and makes the grains it touches whole.
     async fn write_filled(
         &self,
         guest: u64,
-        data: &IoVec,
+        data: IoVec,
         host: u64,
         mapping: Mapping,
-    ) -> Result<u64> {
+    ) -> Result<()> {
         let geometry = self.core.geometry;
         let start = geometry.round_down(guest);
-        let end = (guest + data.len() as u64).min(start + geometry.cluster());
+        let end = guest + data.len() as u64;
         let new = filled(mapping, host, touched(geometry, guest..end));
         let grains = grains(geometry, guest..end);
         let head = self.bytes_of(grains.start..guest).await?;
         let tail = self.bytes_of(end..grains.end).await?;
-        let whole = IoVec::join([head, data.slice(0, (end - guest) as usize), tail]);
+        let whole = IoVec::join([head, data, tail]);
         self.write_data(host + (grains.start - start), whole, false)
             .await?;
         self.step(|state| state.relink(start, &[mapping], &[new]))
-            .await?;
-        Ok(end - guest)
+            .await
     }
 
     /// Writes to clusters that are new, and takes along what the old ones hold beside it.

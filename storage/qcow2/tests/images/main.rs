@@ -9,6 +9,7 @@ mod fill;
 mod given_up;
 mod killed;
 mod kit;
+mod neighbours;
 mod power;
 mod preallocated;
 mod renamed;

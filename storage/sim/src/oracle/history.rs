@@ -236,12 +236,13 @@ impl Sector {
         }
     }
 
-    /// Who served it is gone: all that was acknowledged is certain.
-    pub(super) fn left(&mut self) {
+    /// Who served it was gone at `at`: nobody will ever acknowledge what was in flight.
+    pub(super) fn left(&mut self, at: u64) {
         for event in &mut self.events {
-            event.durable |= matches!(event.fate, Fate::Acknowledged(_));
+            if event.fate == Fate::Pending {
+                event.fate = Fate::Open(at);
+            }
         }
-        self.cut();
     }
 
     /// Forgets what can matter no more: what a durable write replaced, for every read in flight too.

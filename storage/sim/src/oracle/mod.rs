@@ -87,13 +87,17 @@ impl Oracle {
         state.sectors.values_mut().for_each(Sector::cut);
     }
 
-    /// The process that served the device was killed, and its host lives: what was acknowledged stays, what was in flight
-    /// may be old, new or torn.
+    /// The process that served the device was killed, and its host lives: what was acknowledged is there, and as volatile
+    /// as it was; what was in flight may be old, new or torn.
     pub fn process_killed(&self) {
         let state = &mut *self.lock();
         state.now += 1;
         state.reads.clear();
-        state.sectors.values_mut().for_each(Sector::left);
+        let at = state.now;
+        state
+            .sectors
+            .values_mut()
+            .for_each(|sector| sector.left(at));
     }
 
     /// Reads every sector that was ever written through `queue` and judges it. What is seen is what must stay.
