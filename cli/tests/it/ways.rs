@@ -1,5 +1,6 @@
 //! Guests of a network behind a tunnel: at layer 3, and at layer 2.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use weft_tests::{Netns, can, require, run, skip};
@@ -19,6 +20,10 @@ struct Site {
 
 impl Site {
     fn new(letters: [&str; 2], subnet: &str, mode: &str) -> Self {
+        Self::with(letters, subnet, &["--mode", mode, "--dhcp", "off"])
+    }
+
+    fn with(letters: [&str; 2], subnet: &str, more: &[&str]) -> Self {
         let [near_name, far_name] = letters.map(name);
         let site = Self {
             weft: Weft::in_namespace(),
@@ -28,8 +33,7 @@ impl Site {
             far_name,
         };
         let create = ["net", "create", "lan", "--subnet", subnet];
-        let mode = ["--mode", mode, "--dhcp", "off"];
-        site.weft.ok(&[&create[..], &mode[..]].concat());
+        site.weft.ok(&[&create[..], more].concat());
         let (host, guest) = (site.weft.netns(), &site.guest);
         run(
             "ip",
@@ -238,4 +242,43 @@ fn kinds(links: &str) -> Vec<String> {
     let mut names: Vec<String> = links.lines().filter_map(name).collect();
     names.sort();
     names
+}
+
+#[test]
+fn a_guest_of_the_other_host_gets_its_address_and_the_right_mtu() {
+    require!("ip", "nft", "udhcpc");
+    if !can::be_root() {
+        skip!("needs root");
+    }
+    let site = Site::with(["ue", "uf"], "10.51.0.1/24", &[]);
+    site.join(&[], "10.99.0.1/32");
+    let stretch = ["net", "stretch", "lan", "--vpn", &site.near_name];
+    let there = ["--vni", "7", "--remote", "10.99.0.2"];
+    site.weft.ok(&[&stretch[..], &there[..]].concat());
+    stock(&site);
+    let script = site.weft.path("told.sh");
+    std::fs::write(
+        &script,
+        "#!/bin/sh\n[ \"$1\" = bound ] && echo \"bound $ip mtu $mtu\"\nexit 0\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = script.display().to_string();
+    let line = [
+        "-i", "vx0", "-n", "-q", "-f", "-t", "10", "-O", "mtu", "-s", &script,
+    ];
+    let said = site.far.run("udhcpc", line).unwrap();
+    assert!(
+        said.contains("bound 10.51.0.") && said.contains("mtu 1370"),
+        "{said}"
+    );
+    assert_eq!(
+        site.weft.json(&["net", "show", "lan"])["leases"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    site.weft.ok(&["net", "unstretch", "lan"]);
+    site.part();
 }

@@ -29,7 +29,7 @@ use crate::api::{
 };
 use crate::store::{Kind, Store};
 use declared::{Declared, Record};
-use running::{Running, advice, in_use, not_found};
+use running::{Running, advice, in_use, look_up, not_found};
 use secrets::{Secrets, read_key};
 
 /// How often names of peers that nobody knew are looked up again.
@@ -84,9 +84,23 @@ impl Tunnels {
     pub async fn keep(&self) {
         loop {
             tokio::time::sleep(LOOK_UP_AGAIN).await;
-            let mut state = self.state.lock().await;
-            for running in state.tunnels.values_mut() {
-                running.resolve().await;
+            let unresolved: Vec<_> = {
+                let state = self.state.lock().await;
+                let of =
+                    |(name, running): (&String, &Running)| (name.clone(), running.unresolved());
+                state.tunnels.iter().map(of).collect()
+            };
+            // Others may look at tunnels meanwhile: a name server takes its time.
+            for (name, peers) in unresolved {
+                for (key, endpoint) in peers {
+                    let Some(at) = look_up(&endpoint).await else {
+                        continue;
+                    };
+                    let mut state = self.state.lock().await;
+                    if let Some(running) = state.tunnels.get_mut(&name) {
+                        running.resolve(key, at);
+                    }
+                }
             }
         }
     }

@@ -26,6 +26,8 @@ use crate::network::from_netio;
 const SESSION: Duration = Duration::from_secs(180);
 /// How long a first handshake may take before somebody should look.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a command waits for the address of a name; it is looked up again in the background.
+const LOOK_UP: Duration = Duration::from_secs(5);
 
 pub(super) struct Running {
     pub(super) record: Record,
@@ -192,18 +194,20 @@ impl Running {
         Ok(())
     }
 
-    /// Looks up once more what could not be.
-    pub(super) async fn resolve(&mut self) {
-        for (key, endpoint) in std::mem::take(&mut self.unresolved) {
-            match look_up(&endpoint).await {
-                None => self.unresolved.push((key, endpoint)),
-                found => {
-                    let mut change = PeerChange::new(key);
-                    change.update_only = true;
-                    change.endpoint = found;
-                    self.change(change);
-                }
-            }
+    /// Peers whose names nobody has known.
+    pub(super) fn unresolved(&self) -> Vec<(PublicKey, String)> {
+        self.unresolved.clone()
+    }
+
+    /// Tells where one of them is.
+    pub(super) fn resolve(&mut self, key: PublicKey, at: SocketAddr) {
+        let before = self.unresolved.len();
+        self.unresolved.retain(|(unresolved, _)| *unresolved != key);
+        if self.unresolved.len() < before {
+            let mut change = PeerChange::new(key);
+            change.update_only = true;
+            change.endpoint = Some(at);
+            self.change(change);
         }
     }
 
@@ -338,10 +342,11 @@ fn within<T: Send>(
     }
 }
 
-/// The first address of `HOST:PORT`.
-async fn look_up(endpoint: &str) -> Option<SocketAddr> {
-    let mut found = tokio::net::lookup_host(endpoint).await.ok()?;
-    found.next()
+/// The first address of `HOST:PORT`, if it is known soon.
+pub(super) async fn look_up(endpoint: &str) -> Option<SocketAddr> {
+    let found = tokio::net::lookup_host(endpoint);
+    let found = tokio::time::timeout(LOOK_UP, found).await;
+    found.ok()?.ok()?.next()
 }
 
 /// Writes each handshake's secrets to the end of `file`, which is its owner's alone.
@@ -377,4 +382,57 @@ pub(super) fn not_found(name: &str) -> Error {
 /// Something that stands in the way of a change.
 pub(super) fn in_use(name: &str, message: String) -> Error {
     Error::new(ErrorKind::InUse, name, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vpn(state: VpnState, peer: PeerState) -> Vpn {
+        let peer = VpnPeer {
+            name: Some("b".into()),
+            public_key: "KEY-B".into(),
+            endpoint: Some("site-b:7".into()),
+            address: None,
+            allowed: Vec::new(),
+            keepalive_seconds: 25,
+            preshared: false,
+            state: peer,
+            last_handshake: None,
+            received_bytes: 0,
+            sent_bytes: 0,
+        };
+        Vpn {
+            name: "wg0".into(),
+            public_key: "KEY-A".into(),
+            addresses: Vec::new(),
+            listen_port: 7,
+            mtu: 1420,
+            fwmark: 0,
+            routes: true,
+            netns: None,
+            socket_netns: None,
+            net: None,
+            nat: false,
+            key_log: None,
+            uapi: None,
+            state,
+            peers: vec![peer],
+        }
+    }
+
+    #[test]
+    fn a_peer_that_owes_an_answer_is_told_of_and_one_that_is_silent_by_choice_is_not() {
+        for quiet in [PeerState::Up, PeerState::Idle, PeerState::Connecting] {
+            assert_eq!(advice(&vpn(VpnState::Up, quiet)), []);
+        }
+        let told = advice(&vpn(VpnState::Up, PeerState::Silent));
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].object, "vpn wg0");
+        for word in ["peer b at site-b:7", "to any handshake", "KEY-A"] {
+            assert!(told[0].message.contains(word), "{}", told[0].message);
+        }
+        let down = advice(&vpn(VpnState::Down, PeerState::Up));
+        assert!(down[0].message.contains("interface"));
+    }
 }
