@@ -1,8 +1,12 @@
 //! qcow2 images over NBD on a Unix socket, one connection, by fio's nbd engine, against qemu-storage-daemon on the same
-//! image: CPU time of the server for each operation, and throughput. Then what a snapshot of a large image takes.
+//! image: CPU time of the server for each operation, and throughput. Then what a snapshot of a large image takes, and
+//! copies beside `qemu-img convert`.
 //!
 //! `WEFT_BENCH_FOLDER` says where the images lie (by default the system's folder for temporary files),
 //! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds).
+
+#[path = "images/copies.rs"]
+mod copies;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -56,6 +60,11 @@ fn main() -> Result<()> {
     {
         return serve(file, socket, cache.parse()?);
     }
+    if let [_, word, source, target, how] = &arguments[..]
+        && word == "copy"
+    {
+        return copies::copy(source, target, how);
+    }
     let folder = folder()?;
     println!(
         "NBD, qcow2 with clusters of 64 KiB in the page cache ({}), Unix socket, one connection\n",
@@ -64,7 +73,8 @@ fn main() -> Result<()> {
     allocated(folder.path())?;
     allocating(folder.path())?;
     large(folder.path())?;
-    snapshots(folder.path())
+    snapshots(folder.path())?;
+    copies::contests(folder.path())
 }
 
 /// Both on `image`, which `prepare` makes anew before each turn if it is there to do so.

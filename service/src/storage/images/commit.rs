@@ -33,18 +33,28 @@ pub struct Commit {
 /// `Invalid` if it does not rest on that, and as opening, reading and writing. The image reads as before then; what it rests
 /// on may have changed, as far as the image hides it.
 pub async fn commit(request: &Commit, progress: Progress<'_>) -> Result<()> {
-    let path = request.image.to_string();
     let depth = depth(request).await?;
     let how = How {
         writable: vec![0, depth],
         ..request.how.clone()
     };
     let chain = open(&request.image, &how).await?;
+    into(&chain, depth, request.keep, progress).await
+}
+
+/// Copies what the images above `depth` have into the one there.
+pub(super) async fn into(
+    chain: &Chain,
+    depth: usize,
+    keep: bool,
+    progress: Progress<'_>,
+) -> Result<()> {
+    let path = chain.top().name.to_string();
     let Some(base) = chain.links.get(depth) else {
         let message = format!("{path} rests on no other image: there is nothing to commit to");
         return Err(Error::new(ErrorKind::Invalid, path, message));
     };
-    let own = above(&chain, depth).await?;
+    let own = above(chain, depth).await?;
     let size = chain.device().info().size;
     let base_name = base.name.to_string();
     let failed_below = failed(&base_name);
@@ -58,7 +68,7 @@ pub async fn commit(request: &Commit, progress: Progress<'_>) -> Result<()> {
     copy(&**chain.device(), &*base.device, own, progress)
         .await
         .map_err(failed_below)?;
-    if !request.keep && depth == 1 {
+    if !keep && depth == 1 {
         let emptied = chain.image()?.make_empty(&spawner()).await;
         emptied.map_err(failed(&path))?;
     }

@@ -14,6 +14,8 @@ mod compare;
 mod convert;
 mod copy;
 mod create;
+#[cfg(test)]
+mod failures;
 mod info;
 mod keys;
 mod map;

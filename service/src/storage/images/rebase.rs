@@ -49,7 +49,6 @@ pub async fn rebase(request: &Rebase, progress: Progress<'_>) -> Result<()> {
         keys: request.keys.clone(),
         ..How::to_read(request.policy.clone()).writing()
     };
-    let path = request.image.to_string();
     if request.unsafely {
         let how = How {
             chain: false,
@@ -69,7 +68,6 @@ pub async fn rebase(request: &Rebase, progress: Progress<'_>) -> Result<()> {
         return chain.close().await;
     }
     let chain = open(&request.image, &how).await?;
-    let image = chain.image()?;
     let new = match &request.backing {
         None => None,
         Some(name) => {
@@ -83,13 +81,25 @@ pub async fn rebase(request: &Rebase, progress: Progress<'_>) -> Result<()> {
             Some(open(&name, &how).await?)
         }
     };
-    let device = new.as_ref().map(|chain| &**chain.device());
+    onto(request, &chain, new.as_ref(), progress).await
+}
+
+/// Makes the image of `chain` rest on `new`.
+pub(super) async fn onto(
+    request: &Rebase,
+    chain: &Chain,
+    new: Option<&Chain>,
+    progress: Progress<'_>,
+) -> Result<()> {
+    let path = request.image.to_string();
+    let image = chain.image()?;
+    let device = new.map(|chain| &**chain.device());
     let grain = image.header().geometry.grain();
     keep(image, device, grain, progress)
         .await
         .map_err(failed(&path))?;
-    let format = new.as_ref().map(|chain| chain.top().format);
-    name_it(request, &chain, format).await?;
+    let format = new.map(|chain| chain.top().format);
+    name_it(request, chain, format).await?;
     chain.close().await
 }
 

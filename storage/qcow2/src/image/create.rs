@@ -188,6 +188,12 @@ pub async fn create(
     let header = options.header(geometry, &layout).to_bytes()?;
     let size = layout.clusters * geometry.cluster();
     let queue = file.open(spawner)?;
+    let block = file.info().logical_block as usize;
+    if file.info().size >= block as u64 {
+        // The header of an image that was there must not outlive its tables.
+        done(&*queue, Request::write(0, IoVec::zeroed(block))).await?;
+        done(&*queue, Request::flush()).await?;
+    }
     if file.set_len(size).is_err() && file.info().size < size {
         let sentence = format!(
             "the tables of the image alone take {size} bytes, and there are {}",
@@ -208,7 +214,6 @@ pub async fn create(
     }
     let offset = layout.refcount_table * geometry.cluster();
     done(&*queue, Request::write(offset, IoVec::copy_of(&table))).await?;
-    let block = file.info().logical_block as usize;
     if !area.is_empty() {
         let mut bytes = area.to_vec();
         bytes.resize(bytes.len().next_multiple_of(block), 0);
