@@ -108,10 +108,7 @@ pub(crate) enum LiveCommand {
         options: Vec<(String, String)>,
     },
     /// Copy what an image in use has from below into it, in the background; it rests on nothing then
-    Stream {
-        /// The DISK: qcow2:PATH
-        disk: String,
-    },
+    Stream(ImageSyncArgs),
     /// Pause, resume or bound what is done to an image in the background
     Sync(ImageSyncArgs),
     /// Give up what is done to an image in the background; the image is as good as before

@@ -39,8 +39,8 @@ pub(super) async fn run(client: &Client, output: &Output, command: LiveCommand) 
             let shown: ImageDisk = client.post("/v1/image/overlay", &request).await?;
             output.show(&shown, tables::open_one);
         }
-        LiveCommand::Stream { disk } => {
-            let shown: ImageDisk = client.post("/v1/image/stream", &wanted(&disk)?).await?;
+        LiveCommand::Stream(args) => {
+            let shown: ImageDisk = client.post("/v1/image/stream", &sync(args)?).await?;
             output.show(&shown, tables::open_one);
         }
         LiveCommand::Sync(args) => {

@@ -249,10 +249,9 @@ fn an_image_takes_over_what_it_rests_on_under_a_client_that_writes() {
     export(&weft, "qcow2:./top.qcow2", "top");
     let base = weft.at("base.qcow2");
     let writer = Writer::start(&weft, "top", 4);
-    let begun = weft.json(&["image", "stream", "qcow2:./top.qcow2"]);
+    let begun = weft.json(&["image", "stream", "qcow2:./top.qcow2", "--pause"]);
     assert_eq!(begun["job"]["action"], "stream", "{begun}");
-    let paused = weft.json(&["image", "sync", "qcow2:./top.qcow2", "--pause"]);
-    assert_eq!(paused["job"]["paused"], true, "{paused}");
+    assert_eq!(begun["job"]["paused"], true, "{begun}");
     for refused in [
         &["image", "snapshot", "create", "top.qcow2", "now"][..],
         &["image", "overlay", "qcow2:./top.qcow2", "new.qcow2"],
@@ -265,12 +264,13 @@ fn an_image_takes_over_what_it_rests_on_under_a_client_that_writes() {
     weft.ok(&["image", "cancel", "qcow2:./top.qcow2"]);
     let (kind, message) = weft.fails(&["image", "cancel", "qcow2:./top.qcow2"]);
     assert_eq!(kind, "not-found", "{message}");
-    weft.ok(&["image", "stream", "qcow2:./top.qcow2"]);
-    weft.ok(&["image", "sync", "qcow2:./top.qcow2", "--ceiling", "1M"]);
+    // So slow that it cannot be done before the kill: 17 MiB are to be copied.
+    let slow = ["--ceiling", "64K"];
+    weft.ok(&[&["image", "stream", "qcow2:./top.qcow2"][..], &slow].concat());
     let written = writer.end();
     kill_daemon(&weft);
     let job = weft.json(&["image", "show", "qcow2:./top.qcow2"])["job"].clone();
-    assert_eq!(job["ceiling_bytes"], 1 << 20, "{job}");
+    assert_eq!(job["ceiling_bytes"], 64 << 10, "{job}");
     holds(&weft, "top", &written);
     let writer = Writer::start(&weft, "top", 5);
     weft.ok(&["image", "sync", "qcow2:./top.qcow2", "--ceiling", "0"]);

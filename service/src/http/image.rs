@@ -40,8 +40,9 @@ async fn overlay(State(daemon): Shared, Body(request): Body<ImageOverlay>) -> An
     Ok(Json(daemon.overlay_image(&request).await?))
 }
 
-async fn stream(State(daemon): Shared, Body(request): Body<ImageWanted>) -> Answer<ImageDisk> {
-    Ok(Json(daemon.storage.stream_image(&request.disk).await?))
+async fn stream(State(daemon): Shared, Body(request): Body<ImageSync>) -> Answer<ImageDisk> {
+    let ImageSync { disk, sync } = request;
+    Ok(Json(daemon.storage.stream_image(&disk, &sync).await?))
 }
 
 async fn sync(State(daemon): Shared, Body(request): Body<ImageSync>) -> Answer<ImageDisk> {

@@ -38,6 +38,23 @@ pub(super) trait Work {
     fn done(&self) -> u64;
 }
 
+/// The pace after `wanted`; what that does not say stays as it is.
+///
+/// # Errors
+/// `Invalid` for a ceiling under which no step can be done.
+pub(super) fn paced(mut pace: Pace, disk: &str, wanted: &RaidSync) -> Result<Pace> {
+    pace.paused = wanted.paused.unwrap_or(pace.paused);
+    pace.floor = wanted.floor_bytes.unwrap_or(pace.floor);
+    if let Some(ceiling) = wanted.ceiling_bytes {
+        pace.ceiling = Some(ceiling).filter(|bytes| *bytes > 0);
+    }
+    if pace.ceiling.is_some_and(|bytes| bytes < LEAST_CEILING) {
+        let message = format!("{disk}: a ceiling is {LEAST_CEILING} bytes a second at least");
+        return Err(Error::new(ErrorKind::Invalid, disk, message));
+    }
+    Ok(pace)
+}
+
 /// A job under way. Its work ends when this is dropped.
 pub(super) struct Job {
     pub(super) action: SyncAction,
@@ -120,16 +137,7 @@ impl Job {
     /// # Errors
     /// `Invalid` for a ceiling under which no step can be done.
     pub(super) fn set_pace(&mut self, disk: &str, wanted: &RaidSync) -> Result<()> {
-        let mut pace = *lock(&self.shared.pace);
-        pace.paused = wanted.paused.unwrap_or(pace.paused);
-        pace.floor = wanted.floor_bytes.unwrap_or(pace.floor);
-        if let Some(ceiling) = wanted.ceiling_bytes {
-            pace.ceiling = Some(ceiling).filter(|bytes| *bytes > 0);
-        }
-        if pace.ceiling.is_some_and(|bytes| bytes < LEAST_CEILING) {
-            let message = format!("{disk}: a ceiling is {LEAST_CEILING} bytes a second at least");
-            return Err(Error::new(ErrorKind::Invalid, disk, message));
-        }
+        let pace = paced(*lock(&self.shared.pace), disk, wanted)?;
         *lock(&self.shared.pace) = pace;
         // A full channel says so already.
         let _ = self.wake.try_send(());

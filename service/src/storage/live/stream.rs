@@ -6,12 +6,12 @@ use weft_block::{BlockDevice, BlockQueue, ExtentKind, LocalBoxFuture, Spawner};
 use weft_qcow2::Image;
 use weft_uring::{ShardHandle, spawner};
 
-use super::job::{Job, JobRecord, Work};
+use super::job::{Job, JobRecord, Work, paced};
 use super::open::on;
 use super::{Link, OpenImage, user};
-use crate::api::{Error, ErrorKind, ImageDisk, Result, SyncAction};
-use crate::storage::State;
-use crate::storage::Storage;
+use crate::api::{Error, ErrorKind, ImageDisk, RaidSync, Result, SyncAction};
+use crate::storage::pace::Pace;
+use crate::storage::{State, Storage};
 
 /// The copy of what is below, from the start to the end of the disk. What was copied before is passed over, so that it
 /// need not be remembered how far an earlier one was.
@@ -55,17 +55,17 @@ impl Work for Stream {
 }
 
 impl Storage {
-    /// Begins to copy what an image in use has from below into it. When that is done it rests on nothing.
+    /// Begins to copy what an image in use has from below into it, at the pace that is wanted. When that is done it rests on nothing.
     ///
     /// # Errors
     /// `NotFound` if it is not open, `Invalid` if it rests on nothing or has snapshots, `InUse` or `Busy` if it cannot be
     /// changed now.
-    pub async fn stream_image(&self, disk: &str) -> Result<ImageDisk> {
+    pub async fn stream_image(&self, disk: &str, wanted: &RaidSync) -> Result<ImageDisk> {
         let mut state = self.state.lock().await;
         let key = state.changeable_image(disk)?.word.key();
         let record = JobRecord {
             action: SyncAction::Stream,
-            pace: crate::storage::pace::Pace::default(),
+            pace: paced(Pace::default(), disk, wanted)?,
         };
         self.begin_stream(&mut state, &key, record).await?;
         let open = state.open_image_of(&key)?;
