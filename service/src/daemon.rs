@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::api::{Error, ErrorKind, Result};
 use crate::attach::Machines;
 use crate::network::Networks;
+use crate::network::hosts::Hosts;
 use crate::network::vpn::Tunnels;
 use crate::paths::Paths;
 use crate::shards::Shards;
@@ -39,6 +40,8 @@ pub struct Options {
 pub struct Daemon {
     /// Disks, arrays, groups, volumes.
     pub storage: Storage,
+    /// Hosts of labs.
+    pub hosts: Hosts,
     /// Networks.
     pub network: Networks,
     /// Tunnels.
@@ -76,6 +79,7 @@ impl Daemon {
             let shards = Arc::new(Shards::none_yet());
             let daemon = Arc::new(Self {
                 storage: Storage::start(store.clone(), shards.clone(), &paths.run),
+                hosts: Hosts::start(store.clone()),
                 network: Networks::start(store.clone(), shards),
                 tunnels: Tunnels::start(store.clone(), paths.secrets()),
                 attach: Machines::start(store.clone(), paths.clone()),
@@ -129,6 +133,7 @@ impl Daemon {
 
     async fn restore(&self) {
         self.storage.restore().await;
+        self.hosts.restore().await;
         self.network.restore().await;
         self.tunnels.restore(&self.network).await;
         self.network.restore_stretches().await;

@@ -20,6 +20,8 @@ pub enum Kind {
     Group,
     /// An export.
     Export,
+    /// A host of a lab, and its links.
+    Host,
     /// A network.
     Network,
     /// The leases of a network's DHCP server.
@@ -38,6 +40,7 @@ impl Kind {
             Self::Array => "array/",
             Self::Group => "group/",
             Self::Export => "export/",
+            Self::Host => "host/",
             Self::Network => "network/",
             Self::Leases => "leases/",
             Self::Vpn => "vpn/",

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use weft_service::api::{Array, Group, Health, ImageDisk, Machine, Size, Status, Volume, Vpn};
+use weft_service::api::{
+    Array, Group, Health, Host, ImageDisk, Machine, Size, Status, Volume, Vpn,
+};
 use weft_service::storage::disks::key;
 
 use super::details::{member_state, sync};
@@ -45,6 +47,9 @@ pub(crate) fn status(status: &Status) -> String {
             tree.array(1, array);
         }
     }
+    for host in &status.hosts {
+        tree.host(host);
+    }
     for network in &status.networks {
         tree.network(network);
     }
@@ -54,6 +59,7 @@ pub(crate) fn status(status: &Status) -> String {
     if status.machines.is_empty()
         && status.groups.is_empty()
         && status.arrays.is_empty()
+        && status.hosts.is_empty()
         && status.networks.is_empty()
         && status.tunnels.is_empty()
         && status.exports.is_empty()
@@ -190,6 +196,20 @@ impl<'a> Tree<'a> {
         for peer in &tunnel.peers {
             let (who, how) = (tunnels::who(peer), tunnels::how(peer));
             self.line(2, format!("peer {who}  {how}"));
+        }
+    }
+
+    fn host(&mut self, host: &Host) {
+        let kind = if host.forward { "router" } else { "host" };
+        self.line(1, format!("host {}  {kind}", host.name));
+        for link in &host.links {
+            let hidden = if link.masquerade {
+                ", masquerading"
+            } else {
+                ""
+            };
+            let (to, address, peer) = (&link.to, &link.address, &link.peer);
+            self.line(2, format!("link to {to}  {address} to {peer}{hidden}"));
         }
     }
 

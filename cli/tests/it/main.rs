@@ -23,4 +23,5 @@ mod restart;
 mod tunnels;
 mod volumes;
 mod vpn;
+mod vpn_lab;
 mod ways;

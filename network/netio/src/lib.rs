@@ -10,6 +10,7 @@
 pub mod datagram;
 mod error;
 pub mod forwarding;
+pub mod host;
 #[allow(unsafe_code)] // A room of unsafe: the owner of a descriptor that comes from outside.
 pub mod inherited;
 mod ipv6;

@@ -4,6 +4,7 @@
 //! `qcow2:DISK` for the image in another one.
 
 mod error;
+mod host;
 mod image;
 mod lab;
 mod machine;
@@ -14,6 +15,7 @@ mod storage;
 mod vpn;
 
 pub use error::{Error, ErrorBody, ErrorKind, Result};
+pub use host::{Host, HostLink};
 pub use image::{
     ImageBacking, ImageBitmap, ImageCheck, ImageComparison, ImageCopy, ImageDisk, ImageExtent,
     ImageInfo, ImageKeySlot, ImageLink, ImageLuks, ImageMeasure, ImageOverlay, ImageSnapshot,

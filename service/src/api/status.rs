@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Array, Disk, Export, Group, ImageDisk, Machine, Network, Volume, Vpn};
+use super::{Array, Disk, Export, Group, Host, ImageDisk, Machine, Network, Volume, Vpn};
 
 /// How the whole is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub struct Status {
     pub images: Vec<ImageDisk>,
     /// Exports.
     pub exports: Vec<Export>,
+    /// Hosts of labs.
+    pub hosts: Vec<Host>,
     /// Networks.
     pub networks: Vec<Network>,
     /// WireGuard tunnels.

@@ -15,8 +15,8 @@ use crate::lab::plan::{self, Observed};
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
 
 /// The order in which `up` works: each noun rests on those before it.
-const NOUNS: [&str; 9] = [
-    "disk", "raid", "vg", "lv", "net", "vpn", "stretch", "export", "vm",
+const NOUNS: [&str; 11] = [
+    "disk", "raid", "vg", "lv", "host", "link", "net", "vpn", "stretch", "export", "vm",
 ];
 
 impl Daemon {
@@ -178,6 +178,12 @@ impl Daemon {
                 ))
             }
             "lv" => self.make_volume(lab, change).await,
+            "host" => {
+                let host = declared(&lab.hosts, change, |host| &host.name)?;
+                self.hosts.create(&host.name, host.forward).await?;
+                Ok(format!("ip netns exec {} …", host.name))
+            }
+            "link" => self.make_link(lab, change).await,
             "net" => {
                 let network = declared(&lab.networks, change, |network| &network.name)?;
                 let network = self.network.create(network).await?;
@@ -217,6 +223,12 @@ impl Daemon {
                 format!("{other} is no noun"),
             )),
         }
+    }
+
+    async fn make_link(&self, lab: &Lab, change: &Change) -> Result<String> {
+        let (host, link) = lab.link(change).ok_or_else(|| undeclared(change))?;
+        self.hosts.join(host, link).await?;
+        Ok(format!("{} to {}", link.address, link.peer))
     }
 
     async fn make_array(&self, lab: &Lab, change: &Change) -> Result<String> {
@@ -289,6 +301,10 @@ impl Daemon {
                 .remove(name, &self.network)
                 .await
                 .map(|()| "taken away".to_owned()),
+            "host" => {
+                let removed = self.hosts.remove(name).await;
+                removed.map(|()| "taken away".to_owned())
+            }
             "net" => self
                 .network
                 .remove(name)

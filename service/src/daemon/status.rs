@@ -23,10 +23,12 @@ impl Daemon {
             volumes: self.storage.volumes().await,
             images: self.storage.images().await,
             exports: self.exports().await,
+            hosts: self.hosts.list().await,
             networks: self.network.list().await,
             tunnels: self.tunnels.list().await,
             machines: self.machines().await,
         };
+        status.advice.extend(self.hosts.troubles().await);
         status.advice.extend(self.network.troubles().await);
         let tunnels = self.tunnels.troubles(&status.tunnels).await;
         status.advice.extend(tunnels);
@@ -41,6 +43,7 @@ impl Status {
         self.arrays.is_empty()
             && self.groups.is_empty()
             && self.exports.is_empty()
+            && self.hosts.is_empty()
             && self.networks.is_empty()
             && self.tunnels.is_empty()
             && self.machines.is_empty()

@@ -1,5 +1,5 @@
 //! The declaration. Tables are named after the commands' nouns: `[disk.a]`, `[raid.tank]`, `[vg.data]`,
-//! `[lv.data.root]`, `[net.lan]`, `[vpn.a]`, `[export.root]`, `[vm.web]`.
+//! `[lv.data.root]`, `[host.a]`, `[net.lan]`, `[vpn.a]`, `[export.root]`, `[vm.web]`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,11 @@ use serde::Deserialize;
 use toml::Spanned;
 use weft_netio::PortForward;
 
+use super::hosts;
 use super::tunnels::{self, LabStretch, WrittenStretch};
 use crate::api::{
-    DhcpSetting, DiskCreate, Engine, Error, ErrorKind, ExportAdd, LvCreate, NetCreate, NetMode,
-    RaidCreate, Result, Size, VgCreate, VmRun, VolumeKind, VolumeSize, VpnCreate,
+    DhcpSetting, DiskCreate, Engine, Error, ErrorKind, ExportAdd, Host, LvCreate, NetCreate,
+    NetMode, RaidCreate, Result, Size, VgCreate, VmRun, VolumeKind, VolumeSize, VpnCreate,
 };
 use crate::storage::disks::ImageWord;
 
@@ -28,6 +29,8 @@ pub struct Lab {
     pub groups: Vec<LabGroup>,
     /// Volumes.
     pub volumes: Vec<LabVolume>,
+    /// Hosts, with their links.
+    pub hosts: Vec<Host>,
     /// Networks.
     pub networks: Vec<NetCreate>,
     /// Tunnels.
@@ -199,6 +202,8 @@ struct Written {
     #[serde(default)]
     lv: BTreeMap<String, BTreeMap<String, WrittenVolume>>,
     #[serde(default)]
+    host: hosts::Written,
+    #[serde(default)]
     net: BTreeMap<String, WrittenNetwork>,
     #[serde(default)]
     vpn: tunnels::Written,
@@ -311,6 +316,7 @@ impl Lab {
             arrays: source.arrays(&written, &names)?,
             groups: source.groups(&written, &names)?,
             volumes: source.volumes(&written)?,
+            hosts: source.hosts(&written.host)?,
             networks: source.networks(&written)?,
             tunnels: source.tunnels(&written.vpn, |net| written.net.contains_key(net))?,
             stretches: source.stretches(&written)?,

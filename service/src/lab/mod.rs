@@ -4,6 +4,7 @@
 //! lists, the daemon does, one command after the other; every step is one that a person could type.
 
 pub mod file;
+mod hosts;
 pub mod plan;
 mod tunnels;
 

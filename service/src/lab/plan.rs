@@ -58,6 +58,7 @@ pub fn up(lab: &Lab, observed: &Observed) -> Plan {
         changes.push(change(start(running, written), "vg", &group.name, detail));
     }
     volumes(lab, observed, &mut changes);
+    lab.hosts_up(status, &mut changes);
     for network in &lab.networks {
         let there = status
             .networks
@@ -205,6 +206,7 @@ pub fn down(lab: &Lab, status: &Status) -> Plan {
         let there = status.arrays.iter().any(|found| found.name == array.name);
         each(Action::Stop, "raid", &array.name, there, "marked clean");
     }
+    lab.hosts_down(status, &mut changes);
     Plan {
         lab: lab.name.clone(),
         changes,
@@ -257,6 +259,7 @@ mod tests {
                 volumes: vec![],
                 images: vec![],
                 exports: vec![],
+                hosts: vec![],
                 networks: vec![],
                 tunnels: vec![],
                 machines: vec![],

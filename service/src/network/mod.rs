@@ -4,6 +4,7 @@
 //! what stands, so guests' links are not touched.
 
 mod dhcp;
+pub mod hosts;
 pub mod port;
 pub mod vpn;
 mod ways;

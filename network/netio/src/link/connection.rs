@@ -343,6 +343,16 @@ impl Links {
         }
     }
 
+    /// Deletes the link of this name, whoever's it is: for namespaces that are ours with all that is in them. It is no
+    /// error if there is none.
+    pub(crate) async fn delete_any(&self, name: &InterfaceName) -> Result<()> {
+        let Some(link) = self.link(name.as_str()).await? else {
+            return Ok(());
+        };
+        let deleted = self.handle.link().del(link.index).execute().await;
+        deleted.map_err(|e| error(&format!("deleting link {name}"), &e))
+    }
+
     async fn change(&self, message: LinkMessage, doing: &str) -> Result<()> {
         let changed = self.handle.link().change(message).execute().await;
         changed.map_err(|e| error(doing, &e))

@@ -8,7 +8,7 @@ mod program;
 mod rules;
 
 pub use program::{Blocking, blocking_chains, delete, list, replace, tables};
-pub use rules::network_rules;
+pub use rules::{masquerade_rules, network_rules};
 
 use serde_json::Value;
 

@@ -12,6 +12,7 @@ use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use weft_wire::Ipv4Cidr;
 
 use super::Ruleset;
+use crate::InterfaceName;
 use crate::link::LINK_GROUP;
 use crate::network::{Mode, NetworkSpec, PortForward, TunnelWay};
 
@@ -71,6 +72,15 @@ pub fn network_rules(spec: &NetworkSpec) -> Ruleset {
             outwards,
         );
     }
+    table.build()
+}
+
+/// The rules of a host that hides what it forwards to `out` behind its own address there.
+pub fn masquerade_rules(out: &InterfaceName) -> Ruleset {
+    let mut table = Builder::new(format!("weft_hide_{out}"));
+    table.chain(POSTROUTING, NfChainType::NAT, NfHook::Postrouting, 100);
+    let rule = vec![name(MetaKey::Oifname, out.as_str()), Stmt::Masquerade(None)];
+    table.rule(POSTROUTING, "all go out under the host's address", rule);
     table.build()
 }
 
