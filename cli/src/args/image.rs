@@ -109,6 +109,16 @@ pub(crate) enum LiveCommand {
     },
     /// Copy what an image in use has from below into it, in the background; it rests on nothing then
     Stream(ImageSyncArgs),
+    /// Copy an image in use to another DISK as it is now, in the background
+    Backup {
+        #[command(flatten)]
+        sync: ImageSyncArgs,
+        /// The DISK that it is copied to, at least as large
+        target: String,
+        /// Copy only what this bitmap of the image says was written, and let it begin anew
+        #[arg(long)]
+        bitmap: Option<String>,
+    },
     /// Pause, resume or bound what is done to an image in the background
     Sync(ImageSyncArgs),
     /// Give up what is done to an image in the background; the image is as good as before

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use weft_service::api::{
-    Error, ErrorKind, ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageSync,
-    ImageWanted, RaidSync, Result,
+    Error, ErrorKind, ImageBackup, ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted,
+    ImageSync, ImageWanted, RaidSync, Result,
 };
 use weft_service::storage::disks::ImageWord;
 
@@ -41,6 +41,21 @@ pub(super) async fn run(client: &Client, output: &Output, command: LiveCommand) 
         }
         LiveCommand::Stream(args) => {
             let shown: ImageDisk = client.post("/v1/image/stream", &sync(args)?).await?;
+            output.show(&shown, tables::open_one);
+        }
+        LiveCommand::Backup {
+            sync: args,
+            target,
+            bitmap,
+        } => {
+            let ImageSync { disk, sync } = sync(args)?;
+            let request = ImageBackup {
+                disk,
+                target: disk_argument(&target)?,
+                bitmap,
+                sync,
+            };
+            let shown: ImageDisk = client.post("/v1/image/backup", &request).await?;
             output.show(&shown, tables::open_one);
         }
         LiveCommand::Sync(args) => {

@@ -100,6 +100,7 @@ pub(super) fn word(action: SyncAction) -> &'static str {
         SyncAction::Repair => "repair",
         SyncAction::Reshape => "reshape",
         SyncAction::Stream => "stream",
+        SyncAction::Backup => "backup",
     }
 }
 

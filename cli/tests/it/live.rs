@@ -290,3 +290,100 @@ fn an_image_takes_over_what_it_rests_on_under_a_client_that_writes() {
     let info = judge(&weft, &["qemu-img", "info", "top.qcow2"]);
     assert!(!info.contains("backing"), "{info}");
 }
+
+/// An image with a bitmap that records, exported.
+fn recorded(weft: &Weft) {
+    weft.ok(&["image", "create", "disk.qcow2", "--size", "64M"]);
+    judge(
+        weft,
+        &["qemu-img", "bitmap", "--add", "disk.qcow2", "since"],
+    );
+    export(weft, "qcow2:./disk.qcow2", "disk");
+    for target in ["./full", "./later"] {
+        weft.ok(&["disk", "create", target, "--size", "64M"]);
+    }
+}
+
+#[test]
+fn a_backup_is_the_image_when_it_was_asked_for() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    recorded(&weft);
+    io(&weft, "disk", &["write -P 1 0 8M", "write -P 2 32M 4M"]);
+    let writer = Writer::start(&weft, "disk", 6);
+    let before = writer.end();
+    let backup = ["image", "backup", "qcow2:./disk.qcow2"];
+    let begun = weft.json(&[&backup[..], &["./full", "--pause"]].concat());
+    assert_eq!(begun["job"]["action"], "backup", "{begun}");
+    assert_eq!(begun["job"]["total_bytes"], 64 << 20, "{begun}");
+    for (refused, expected) in [
+        (
+            &["image", "backup", "qcow2:./disk.qcow2", "./later"][..],
+            "busy",
+        ),
+        (
+            &["export", "add", "./full", "--nbd", "unix:./x.sock"],
+            "in-use",
+        ),
+    ] {
+        let (kind, message) = weft.fails(refused);
+        assert_eq!(kind, expected, "{message}");
+    }
+    // All of it is overwritten before anything has been copied by itself.
+    io(&weft, "disk", &["write -P 9 0 64M"]);
+    let writer = Writer::start(&weft, "disk", 7);
+    weft.ok(&["image", "sync", "qcow2:./disk.qcow2", "--resume"]);
+    let done = weft.json(&["image", "wait", "qcow2:./disk.qcow2"]);
+    assert_eq!(done["trouble"], serde_json::Value::Null, "{done}");
+    let after = writer.end();
+    holds(&weft, "disk", &after);
+    export(&weft, "./full", "full");
+    holds(&weft, "full", &before);
+}
+
+#[test]
+fn a_bitmap_tells_what_the_next_backup_copies() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    recorded(&weft);
+    io(&weft, "disk", &["write -P 1 0 1M", "write -P 2 32M 1M"]);
+    let backup = ["image", "backup", "qcow2:./disk.qcow2", "./later"];
+    let since = [&backup[..], &["--bitmap", "since"]].concat();
+    // Given up, the bitmap has what it had told.
+    let begun = weft.json(&[&since[..], &["--pause"]].concat());
+    assert_eq!(begun["job"]["total_bytes"], 2 << 20, "{begun}");
+    io(&weft, "disk", &["write -P 3 48M 1M"]);
+    weft.ok(&["image", "cancel", "qcow2:./disk.qcow2"]);
+    let begun = weft.json(&[&since[..], &["--pause"]].concat());
+    assert_eq!(begun["job"]["total_bytes"], 3 << 20, "{begun}");
+    weft.ok(&["image", "sync", "qcow2:./disk.qcow2", "--resume"]);
+    weft.ok(&["image", "wait", "qcow2:./disk.qcow2"]);
+    export(&weft, "./later", "later");
+    let copied = ["read -P 1 0 1M", "read -P 2 32M 1M", "read -P 3 48M 1M"];
+    io(&weft, "later", &copied);
+    weft.ok(&["export", "remove", "later"]);
+    // What was copied once is not copied again.
+    io(&weft, "disk", &["write -P 4 16M 64K"]);
+    let begun = weft.json(&since);
+    assert_eq!(begun["job"]["total_bytes"], 64 << 10, "{begun}");
+    weft.ok(&["image", "wait", "qcow2:./disk.qcow2"]);
+    for (arguments, expected) in [
+        (&["./later", "--bitmap", "none"][..], "invalid"),
+        (&["./nowhere"], "not-found"),
+        (&["qcow2:./disk.qcow2"], "in-use"),
+    ] {
+        let asked = [&["image", "backup", "qcow2:./disk.qcow2"][..], arguments].concat();
+        let (kind, message) = weft.fails(&asked);
+        assert_eq!(kind, expected, "{message}");
+    }
+    weft.ok(&["disk", "create", "./small", "--size", "1M"]);
+    let (kind, message) = weft.fails(&["image", "backup", "qcow2:./disk.qcow2", "./small"]);
+    assert_eq!(kind, "invalid", "{message}");
+    io(&weft, "disk", &["read -P 3 48M 1M", "read -P 4 16M 64K"]);
+    // A backup that goes down with its image gives the bitmap back what it told.
+    weft.ok(&[&since[..], &["--pause"]].concat());
+    io(&weft, "disk", &["write -P 5 8M 64K"]);
+    weft.ok(&["export", "remove", "disk"]);
+    judge(&weft, &["qemu-img", "check", "-q", "disk.qcow2"]);
+    assert_eq!(weft.json(&["disk", "list"]), serde_json::json!([]));
+}

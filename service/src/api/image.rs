@@ -278,6 +278,21 @@ pub struct ImageOverlay {
     pub options: Vec<(String, String)>,
 }
 
+/// A copy of an image in use, as it is when this is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageBackup {
+    /// The image's DISK.
+    pub disk: String,
+    /// The DISK that it is copied to.
+    pub target: String,
+    /// Copy only what this bitmap of the image says was written, and let it begin anew.
+    #[serde(default)]
+    pub bitmap: Option<String>,
+    /// How it is to go.
+    #[serde(default)]
+    pub sync: RaidSync,
+}
+
 /// How the job of an image is to go on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ImageSync {

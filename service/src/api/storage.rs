@@ -118,6 +118,8 @@ pub enum SyncAction {
     Reshape,
     /// Copying what an image has from below into it.
     Stream,
+    /// Copying an image as it was at one instant.
+    Backup,
 }
 
 /// What a check or repair has found. Blocks are of the members' logical block size.

@@ -8,7 +8,8 @@ use axum::{Json, Router};
 
 use super::{Answer, Body};
 use crate::api::{
-    ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageSync, ImageWanted,
+    ImageBackup, ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageSync,
+    ImageWanted,
 };
 use crate::daemon::Daemon;
 
@@ -20,6 +21,7 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/v1/image/show", post(show))
         .route("/v1/image/overlay", post(overlay))
         .route("/v1/image/stream", post(stream))
+        .route("/v1/image/backup", post(backup))
         .route("/v1/image/sync", post(sync))
         .route("/v1/image/cancel", post(cancel))
         .route("/v1/image/snapshot/list", post(snapshots))
@@ -43,6 +45,10 @@ async fn overlay(State(daemon): Shared, Body(request): Body<ImageOverlay>) -> An
 async fn stream(State(daemon): Shared, Body(request): Body<ImageSync>) -> Answer<ImageDisk> {
     let ImageSync { disk, sync } = request;
     Ok(Json(daemon.storage.stream_image(&disk, &sync).await?))
+}
+
+async fn backup(State(daemon): Shared, Body(request): Body<ImageBackup>) -> Answer<ImageDisk> {
+    Ok(Json(daemon.storage.backup_image(&request).await?))
 }
 
 async fn sync(State(daemon): Shared, Body(request): Body<ImageSync>) -> Answer<ImageDisk> {

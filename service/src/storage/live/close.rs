@@ -9,15 +9,7 @@ use crate::storage::State;
 use crate::storage::disks::{Reference, key};
 
 impl OpenImage {
-    /// Ends what is done to it and publishes all that was written: what is there afterwards is the image, whole.
-    async fn close(&mut self) -> Result<()> {
-        if let Some(job) = self.job.take() {
-            job.end().await;
-        }
-        self.close_top().await
-    }
-
-    /// Publishes what was written.
+    /// Publishes all that was written: what is there afterwards is the image, whole.
     pub(super) async fn close_top(&self) -> Result<()> {
         let top = &self.links[0];
         let Some(image) = top.image.clone().filter(|_| !self.read_only) else {
@@ -41,12 +33,19 @@ impl State {
         }
     }
 
-    /// Closes an image and gives back what it has claimed.
+    /// Ends what is done to an image, closes it and gives back what it has claimed.
     pub(in crate::storage) async fn close_image(&mut self, key: &str) {
-        let Some(mut open) = self.images.remove(key) else {
+        let job = self.images.get_mut(key).and_then(|open| open.job.take());
+        if let Some(job) = job {
+            job.end().await;
+        }
+        if let Err(error) = self.end_backup(key, false).await {
+            tracing::error!(image = key, error = error.message, "its backup");
+        }
+        let Some(open) = self.images.remove(key) else {
             return;
         };
-        if let Err(error) = open.close().await {
+        if let Err(error) = open.close_top().await {
             // What was not flushed was promised to nobody; the next opening finds the image as it was then.
             tracing::error!(image = key, error = error.message, "closed uncleanly");
         }

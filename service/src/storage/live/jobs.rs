@@ -37,6 +37,7 @@ impl Storage {
             return Err(no_job(disk));
         };
         job.end().await;
+        state.end_backup(&key, false).await?;
         self.remember_job(&key, None)?;
         let open = state.open_image_of(&key)?;
         Ok(state.describe_image(&key, open))
@@ -89,13 +90,14 @@ impl Storage {
             self.jobs.notified().await;
             let mut state = self.state.lock().await;
             let ended = state.images.iter().filter_map(|(key, open)| {
-                let outcome = open.job.as_ref()?.outcome()?;
-                Some((key.clone(), outcome))
+                let job = open.job.as_ref()?;
+                Some((key.clone(), job.action, job.outcome()?))
             });
-            for (key, outcome) in ended.collect::<Vec<_>>() {
-                let done = match outcome {
-                    Ok(()) => state.finish_stream(&key).await,
-                    Err(error) => Err(Error::from_block(&key, &error)),
+            for (key, action, outcome) in ended.collect::<Vec<_>>() {
+                let done = match (action, outcome) {
+                    (SyncAction::Backup, outcome) => state.finish_backup(&key, outcome).await,
+                    (_, Ok(())) => state.finish_stream(&key).await,
+                    (_, Err(error)) => Err(Error::from_block(&key, &error)),
                 };
                 if let Some(open) = state.images.get_mut(&key) {
                     if let Some(job) = open.job.take() {

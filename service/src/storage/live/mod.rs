@@ -5,6 +5,7 @@
 //! nobody writes there. It is closed when its last user lets it go. Its users have a [`Switch`], not the image: what is
 //! behind it can be exchanged while they use it.
 
+mod backup;
 mod close;
 mod job;
 mod jobs;
@@ -48,6 +49,8 @@ pub(super) struct OpenImage {
     pub(super) claimed: Vec<String>,
     /// What is done to it in the background.
     job: Option<job::Job>,
+    /// The backup that is made of it.
+    backup: Option<backup::Copying>,
     /// Why the last job failed.
     trouble: Option<String>,
 }

@@ -195,6 +195,7 @@ impl Opening<'_> {
             read_only,
             claimed: Vec::new(),
             job: None,
+            backup: None,
             trouble: None,
         })
     }
