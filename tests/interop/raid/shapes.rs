@@ -84,21 +84,22 @@ fn left(case: &Case, number: usize) -> Vec<PathBuf> {
     kept.map(|(_, path)| path.clone()).collect()
 }
 
-/// Shell: takes copies of the files, starts an array of them, prints its sum under a name, and lets all go.
+/// Shell: takes copies of the files, starts an array of them, prints its sum under a name, and lets all go. The copies are
+/// in a folder of the guest's own: it sees the host's `/tmp`, which changes under it.
 const TRY: &str = r#"
 try() { # name, files
     name=$1; shift
     loops=
     for file; do
-        cp $file /tmp/member-$#
-        loops="$loops $(losetup --find --show /tmp/member-$#)"
+        cp $file /run/member-$#
+        loops="$loops $(losetup --find --show /run/member-$#)"
         shift
     done
     mdadm --assemble --readonly --run /dev/md0 $loops >/tmp/said 2>&1 || { cat /tmp/said; dmesg | tail; exit 1; }
     echo "$name $(sha256sum </dev/md0 | cut -d' ' -f1)"
     mdadm --stop /dev/md0 2>/tmp/said
     losetup --detach $loops
-    rm /tmp/member-*
+    rm /run/member-*
 }
 "#;
 

@@ -14,7 +14,7 @@ use weft_wire::Ipv4Cidr;
 use super::Ruleset;
 use crate::InterfaceName;
 use crate::link::LINK_GROUP;
-use crate::network::{Mode, NetworkSpec, PortForward, TunnelWay};
+use crate::network::{Mode, NetworkSpec, PortForward};
 
 type Expr = Expression<'static>;
 type Stmt = Statement<'static>;
@@ -38,28 +38,16 @@ pub fn network_rules(spec: &NetworkSpec) -> Ruleset {
     table.chain(FORWARD, NfChainType::Filter, NfHook::Forward, 0);
     table.rule(GUARD, "sources of this subnet alone", foreign_source(spec));
     forward_rules(&mut table, spec);
-    let translated: Vec<&TunnelWay> = spec.tunnels.iter().filter(|way| way.masquerade).collect();
-    if spec.mode == Mode::Nat || !translated.is_empty() {
+    let nat = spec.mode == Mode::Nat;
+    if nat && !spec.forwards.is_empty() {
+        port_forwards(&mut table, spec);
+    }
+    if nat || spec.tunnels.iter().any(|way| way.masquerade) {
+        // The last chain: the kernel lists them in the order in which they were made.
         table.chain(POSTROUTING, NfChainType::NAT, NfHook::Postrouting, 100);
         tunnel_translation(&mut table, spec);
     }
-    if spec.mode == Mode::Nat {
-        if !spec.forwards.is_empty() {
-            table.chain(PREROUTING, NfChainType::NAT, NfHook::Prerouting, -100);
-            table.chain(OUTPUT, NfChainType::NAT, NfHook::Output, -100);
-        }
-        for forward in &spec.forwards {
-            for chain in [PREROUTING, OUTPUT] {
-                let mut rule = forward_match(forward, chain);
-                rule.push(Stmt::DNAT(Some(NAT {
-                    addr: Some(text(forward.to.to_string())),
-                    family: Some(NATFamily::IP),
-                    port: Some(Expr::Number(forward.to_port.into())),
-                    flags: None,
-                })));
-                table.rule(chain, "port forward", rule);
-            }
-        }
+    if nat {
         let subnet = spec.address.network();
         let outwards = vec![
             source_in(subnet, Operator::EQ),
@@ -73,6 +61,24 @@ pub fn network_rules(spec: &NetworkSpec) -> Ruleset {
         );
     }
     table.build()
+}
+
+/// Ports of the host that lead to guests, for who comes from outside and for the host itself.
+fn port_forwards(table: &mut Builder, spec: &NetworkSpec) {
+    table.chain(PREROUTING, NfChainType::NAT, NfHook::Prerouting, -100);
+    table.chain(OUTPUT, NfChainType::NAT, NfHook::Output, -100);
+    for forward in &spec.forwards {
+        for chain in [PREROUTING, OUTPUT] {
+            let mut rule = forward_match(forward, chain);
+            rule.push(Stmt::DNAT(Some(NAT {
+                addr: Some(text(forward.to.to_string())),
+                family: Some(NATFamily::IP),
+                port: Some(Expr::Number(forward.to_port.into())),
+                flags: None,
+            })));
+            table.rule(chain, "port forward", rule);
+        }
+    }
 }
 
 /// The rules of a host that hides what it forwards to `out` behind its own address there.
