@@ -15,9 +15,8 @@ use std::rc::Rc;
 
 use futures_channel::oneshot;
 use smallvec::SmallVec;
-use weft_block::{Completion, IoVec, LocalBoxFuture, Request};
+use weft_block::{Completion, IoVec, LocalBoxFuture, Request, answered};
 
-use super::queue::answered;
 use super::{InFlight, Lane};
 use crate::geometry::{ParityRows, Shape};
 use crate::plan::{self, Run};

@@ -1,15 +1,12 @@
 //! The queue of an array: which way a request goes.
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
 
-use futures_channel::oneshot;
 use weft_block::{
-    BlockQueue, Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Op, Request, Result, Spawner,
+    Along, BlockQueue, Completion, Error, LocalBoxFuture, Op, Request, Result, Spawner, detached,
 };
 
 use super::InFlight;
@@ -126,11 +123,12 @@ impl Passing {
     }
 
     /// It counts until what was sent for it has ended, whoever waits for that.
-    fn along<F>(self, sent: F) -> Along<F>
+    fn along<F>(self, sent: F) -> Along<F, Self>
     where
         F: Future<Output = Completion> + Unpin + 'static,
     {
-        Along(Some((self, sent)))
+        let spawner = Rc::clone(&self.lane.spawner);
+        Along::new(&spawner, sent, self)
     }
 }
 
@@ -140,53 +138,11 @@ impl Drop for Passing {
     }
 }
 
-/// A request that is under way and what was sent for it, until that is answered.
-struct Along<F>(Option<(Passing, F)>)
-where
-    F: Future<Output = Completion> + Unpin + 'static;
-
-impl<F> Future for Along<F>
-where
-    F: Future<Output = Completion> + Unpin + 'static,
-{
-    type Output = Completion;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
-        let Some((_, sent)) = &mut self.0 else {
-            return Poll::Pending;
-        };
-        let completion = ready!(Pin::new(sent).poll(context));
-        self.0 = None;
-        Poll::Ready(completion)
-    }
-}
-
-impl<F> Drop for Along<F>
-where
-    F: Future<Output = Completion> + Unpin + 'static,
-{
-    fn drop(&mut self) {
-        // Nobody waits for it any more, but it goes on.
-        if let Some((passing, sent)) = self.0.take() {
-            let spawner = Rc::clone(&passing.lane.spawner);
-            spawner.spawn(Box::pin(async move {
-                drop(sent.await);
-                drop(passing);
-            }));
-        }
-    }
-}
-
 impl Side {
     /// The way round for a request that came while the shape changes: it waits until that is done.
     fn detour(self: &Rc<Self>, request: Request) -> LocalBoxFuture<'static, Completion> {
-        let (sender, receiver) = oneshot::channel();
         let side = Rc::clone(self);
-        self.spawner.spawn(Box::pin(async move {
-            // Nobody listens when the submitter has lost interest.
-            let _ = sender.send(side.pass(request).await);
-        }));
-        Box::pin(answered(receiver))
+        detached(&self.spawner, async move { side.pass(request).await })
     }
 
     async fn pass(&self, request: Request) -> Completion {
@@ -238,14 +194,6 @@ impl Side {
     }
 }
 
-/// What a task that runs a request answers.
-pub(super) async fn answered(receiver: oneshot::Receiver<Completion>) -> Completion {
-    receiver.await.unwrap_or_else(|_| Completion {
-        result: Err(Error::new(ErrorKind::Offline, "the executor has ended")),
-        buffer: IoVec::empty(),
-    })
-}
-
 pub(crate) fn ready(completion: Completion) -> LocalBoxFuture<'static, Completion> {
     Box::pin(std::future::ready(completion))
 }
@@ -268,16 +216,12 @@ impl Lane {
     where
         F: Future<Output = Completion> + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
         let lane = Rc::clone(self);
         let in_flight = InFlight::new(&self.shared.core);
-        self.spawner.spawn(Box::pin(async move {
-            let completion = steps(lane, request).await;
-            drop(in_flight);
-            // Nobody listens when the submitter has lost interest.
-            let _ = sender.send(completion);
-        }));
-        Box::pin(answered(receiver))
+        detached(&self.spawner, async move {
+            let _in_flight = in_flight;
+            steps(lane, request).await
+        })
     }
 
     /// Makes what was written durable on every member; a member that cannot is out before this is answered.

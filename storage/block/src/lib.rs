@@ -48,6 +48,7 @@ mod request;
 pub mod signature;
 mod spawn;
 mod switch;
+mod task;
 
 pub use buffer::{BUFFER_ALIGNMENT, Buffer};
 pub use device::{BlockDevice, BlockQueue, Extent, ExtentKind, Info, LocalBoxFuture};
@@ -57,6 +58,7 @@ pub use range_locks::{Acquire, RangeGuard, RangeLocks};
 pub use request::{Completion, Op, Request};
 pub use spawn::{Spawn, Spawner, yield_now};
 pub use switch::{Paused, Switch};
+pub use task::{Along, answered, detached};
 
 /// Bytes in a sector, the unit of md, LVM2 and virtio-blk, whatever the logical block size of a device.
 pub const SECTOR: u64 = 512;

@@ -2,17 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-
-use futures_channel::oneshot;
+use std::task::{Poll, Waker};
 
 use crate::{
-    BlockDevice, BlockQueue, Completion, Error, ErrorKind, Extent, Info, IoVec, LocalBoxFuture,
-    Request, Result, Spawner,
+    Along, BlockDevice, BlockQueue, Completion, Error, ErrorKind, Extent, Info, LocalBoxFuture,
+    Request, Result, Spawner, detached,
 };
 
 /// A device that passes all to another one, which can be exchanged: whoever uses it notices no more than a short pause.
@@ -346,11 +343,8 @@ impl BlockQueue for Queue {
                 let Some(inner) = self.lane.inner() else {
                     return Box::pin(std::future::ready(request.failed(gone())));
                 };
-                Box::pin(Passing {
-                    sent: Some(inner.submit(request)),
-                    pass: Some(pass),
-                    spawner: Rc::clone(&self.lane.spawner),
-                })
+                let sent = inner.submit(request);
+                Box::pin(Along::new(&self.lane.spawner, sent, pass))
             }
             None => self.hold_back(request),
         }
@@ -369,23 +363,13 @@ impl BlockQueue for Queue {
 impl Queue {
     /// Submits a request once it may pass, whoever waits for it.
     fn hold_back(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
-        let (sender, receiver) = oneshot::channel();
         let lane = Rc::clone(&self.lane);
-        self.lane.spawner.spawn(Box::pin(async move {
-            let pass = lane.wait().await;
-            let completion = match lane.inner() {
+        detached(&self.lane.spawner, async move {
+            let _pass = lane.wait().await;
+            match lane.inner() {
                 Some(inner) => inner.submit(request).await,
                 None => request.failed(gone()),
-            };
-            drop(pass);
-            // Nobody listens when the submitter has lost interest.
-            let _ = sender.send(completion);
-        }));
-        Box::pin(async move {
-            receiver.await.unwrap_or_else(|_| Completion {
-                result: Err(Error::new(ErrorKind::Offline, "the executor has ended")),
-                buffer: IoVec::empty(),
-            })
+            }
         })
     }
 }
@@ -395,38 +379,4 @@ fn gone() -> Error {
         ErrorKind::Offline,
         "the disk was exchanged for one that cannot be opened",
     )
-}
-
-/// A request that was passed on: it is under way until it has ended, whoever waits for it.
-struct Passing {
-    sent: Option<LocalBoxFuture<'static, Completion>>,
-    pass: Option<Pass>,
-    spawner: Spawner,
-}
-
-impl Future for Passing {
-    type Output = Completion;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
-        let Some(sent) = self.sent.as_mut() else {
-            return Poll::Pending;
-        };
-        let polled = sent.as_mut().poll(context);
-        if polled.is_ready() {
-            (self.sent, self.pass) = (None, None);
-        }
-        polled
-    }
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        if let (Some(sent), Some(pass)) = (self.sent.take(), self.pass.take()) {
-            // Nobody waits for it any more, but it goes on.
-            self.spawner.spawn(Box::pin(async move {
-                drop(sent.await);
-                drop(pass);
-            }));
-        }
-    }
 }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_block::{
     BlockDevice, BlockQueue, Completion, Error, ErrorKind, Extent, Info, LocalBoxFuture, Request,
-    Result, Spawner,
+    Result, Spawner, detached,
 };
 
 use crate::kept::Kept;
-use crate::{piece, task};
+use crate::piece;
 
 /// A disk that is copied as it was when this was made: what is about to be overwritten is copied first. Clones are the
 /// same backup.
@@ -245,7 +245,7 @@ impl BlockQueue for Queue {
             return self.source.submit(request);
         };
         let (source, shared) = (Rc::clone(&self.source), Arc::clone(&self.shared));
-        task::spawn(&self.spawner, async move {
+        detached(&self.spawner, async move {
             let guard = shared.kept.locks.exclusive(shared.bytes(&grains)).await;
             shared.save(&*source, &*target, grains).await;
             // What was copied may be overwritten by anybody.

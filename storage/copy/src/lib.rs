@@ -18,7 +18,6 @@ mod backup;
 mod kept;
 mod mirror;
 mod piece;
-mod task;
 
 pub use backup::Backup;
 pub use mirror::Mirror;

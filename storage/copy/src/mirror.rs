@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_block::{
     BlockDevice, BlockQueue, Completion, Error, ErrorKind, Extent, Info, IoVec, LocalBoxFuture, Op,
-    Request, Result, Spawner,
+    Request, Result, Spawner, detached,
 };
 
 use crate::kept::Kept;
-use crate::{piece, task};
+use crate::piece;
 
 /// A disk whose writes go to a copy of it as well, as far as the copy has come. Clones are the same mirror.
 ///
@@ -152,7 +152,7 @@ impl BlockQueue for Queue {
         if !request.op.is_write() || !kept.is_well() {
             return self.source.submit(request);
         }
-        task::spawn(&self.spawner, self.clone().write(request))
+        detached(&self.spawner, self.clone().write(request))
     }
 
     fn extents(&self, offset: u64, len: u64) -> LocalBoxFuture<'static, Result<Vec<Extent>>> {

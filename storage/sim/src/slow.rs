@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_channel::oneshot;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use weft_block::{
-    BlockDevice, BlockQueue, Completion, Extent, Info, LocalBoxFuture, Op, Request, Result, Spawner,
+    BlockDevice, BlockQueue, Completion, Extent, Info, LocalBoxFuture, Op, Request, Result,
+    Spawner, detached,
 };
 
 use crate::Clock;
@@ -117,17 +117,14 @@ struct Queue {
 
 impl BlockQueue for Queue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
-        let (sender, receiver) = oneshot::channel();
         let (before, after) = self.shared.delay(request.op);
         let (inner, clock) = (std::rc::Rc::clone(&self.inner), self.shared.clock.clone());
-        self.spawner.spawn(Box::pin(async move {
+        detached(&self.spawner, async move {
             clock.sleep(before).await;
             let completion = inner.submit(request).await;
             clock.sleep(after).await;
-            // Nobody listens when the submitter has lost interest.
-            let _ = sender.send(completion);
-        }));
-        crate::task::completion_of(receiver)
+            completion
+        })
     }
 
     fn extents(&self, offset: u64, len: u64) -> LocalBoxFuture<'static, Result<Vec<Extent>>> {

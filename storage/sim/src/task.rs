@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_channel::oneshot;
-use weft_block::{Completion, Error, ErrorKind, IoVec, LocalBoxFuture};
 
 /// The result of a task that [`Executor::spawn`](crate::Executor::spawn) started. Dropping it detaches the task.
 #[derive(Debug)]
@@ -35,19 +34,4 @@ impl<T> Future for Task<T> {
             .poll(context)
             .map(|result| result.expect("the executor is gone and its tasks with it"))
     }
-}
-
-/// Waits for the completion that a task of a simulated queue sends.
-pub(crate) fn completion_of(
-    receiver: oneshot::Receiver<Completion>,
-) -> LocalBoxFuture<'static, Completion> {
-    Box::pin(async move {
-        receiver.await.unwrap_or_else(|_| Completion {
-            result: Err(Error::new(
-                ErrorKind::Offline,
-                "the executor of this queue has ended",
-            )),
-            buffer: IoVec::empty(),
-        })
-    })
 }

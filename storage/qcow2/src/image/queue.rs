@@ -1,14 +1,11 @@
 //! The queue of an image: which way a request goes.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures_channel::oneshot;
 use weft_block::{
-    BlockQueue, Completion, Error, ErrorKind, Extent, ExtentKind, IoVec, LocalBoxFuture, Op,
-    Request, Result, Spawner,
+    Along, BlockQueue, Completion, Extent, ExtentKind, LocalBoxFuture, Op, Request, Result,
+    Spawner, detached,
 };
 
 use super::core::Core;
@@ -86,36 +83,22 @@ impl Queue {
                 return ready(request.done());
             }
         };
-        Box::pin(Passing {
-            sent: Some(sent),
-            pass: Some(pass),
-            spawner: Rc::clone(&self.lane.spawner),
-        })
+        Box::pin(Along::new(&self.lane.spawner, sent, pass))
     }
 
     /// Runs a request as a task of its own, to the end whoever waits.
     fn spawn(&self, request: Request, pass: Option<Pass>) -> LocalBoxFuture<'static, Completion> {
-        let (sender, receiver) = oneshot::channel();
         let lane = Rc::clone(&self.lane);
-        self.lane.spawner.spawn(Box::pin(async move {
-            let pass = match pass {
+        detached(&self.lane.spawner, async move {
+            let _pass = match pass {
                 Some(pass) => pass,
                 None => lane.core.gate.wait().await,
             };
             let result = lane.serve(&request).await;
-            drop(pass);
-            let completion = Completion {
+            Completion {
                 result,
                 buffer: request.buffer,
-            };
-            // Nobody listens when the submitter has lost interest.
-            let _ = sender.send(completion);
-        }));
-        Box::pin(async move {
-            receiver.await.unwrap_or_else(|_| Completion {
-                result: Err(Error::new(ErrorKind::Offline, "the executor has ended")),
-                buffer: IoVec::empty(),
-            })
+            }
         })
     }
 }
@@ -277,38 +260,4 @@ fn add(extents: &mut Vec<Extent>, offset: u64, len: u64, kind: ExtentKind) {
 
 fn ready(completion: Completion) -> LocalBoxFuture<'static, Completion> {
     Box::pin(std::future::ready(completion))
-}
-
-/// A request that was passed on: it is under way until it has ended, whoever waits for it.
-struct Passing {
-    sent: Option<LocalBoxFuture<'static, Completion>>,
-    pass: Option<Pass>,
-    spawner: Spawner,
-}
-
-impl Future for Passing {
-    type Output = Completion;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
-        let Some(sent) = self.sent.as_mut() else {
-            return Poll::Pending;
-        };
-        let polled = sent.as_mut().poll(context);
-        if polled.is_ready() {
-            (self.sent, self.pass) = (None, None);
-        }
-        polled
-    }
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        if let (Some(sent), Some(pass)) = (self.sent.take(), self.pass.take()) {
-            // Nobody waits for it any more, but it goes on.
-            self.spawner.spawn(Box::pin(async move {
-                drop(sent.await);
-                drop(pass);
-            }));
-        }
-    }
 }

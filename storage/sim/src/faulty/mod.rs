@@ -6,10 +6,9 @@ mod faults;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_channel::oneshot;
 use weft_block::{
     BlockDevice, BlockQueue, Completion, Error, ErrorKind, Extent, Info, LocalBoxFuture, Op,
-    Request, Result, Spawner,
+    Request, Result, Spawner, detached,
 };
 
 use answers::Answer;
@@ -107,12 +106,10 @@ impl Queue {
             part.buffer = request.buffer.slice(0, len as usize);
         }
         let below = self.inner.submit(part);
-        let (sender, receiver) = oneshot::channel();
-        self.spawner.spawn(Box::pin(async move {
+        detached(&self.spawner, async move {
             let _ = below.await;
-            let _ = sender.send(request.failed(medium_error()));
-        }));
-        crate::task::completion_of(receiver)
+            request.failed(medium_error())
+        })
     }
 
     /// Passes the request, and looks again when it completes: the device may be offline by then, the data corrupt, or
@@ -124,8 +121,7 @@ impl Queue {
         let (op, offset, len) = (request.op, request.offset, request.len);
         let below = self.inner.submit(request);
         let (faults, spawner) = (self.faults.clone(), self.spawner.clone());
-        let (sender, receiver) = oneshot::channel();
-        self.spawner.spawn(Box::pin(async move {
+        detached(&self.spawner, async move {
             let mut completion = below.await;
             if faults.is_offline() {
                 completion.result = Err(offline());
@@ -141,9 +137,8 @@ impl Queue {
                     Answer::Never => std::future::pending().await,
                 }
             }
-            let _ = sender.send(completion);
-        }));
-        crate::task::completion_of(receiver)
+            completion
+        })
     }
 }
 

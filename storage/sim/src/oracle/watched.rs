@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_channel::oneshot;
 use weft_block::{
     BlockDevice, BlockQueue, Completion, Extent, Info, LocalBoxFuture, Request, Result, Spawner,
+    detached,
 };
 
 use super::Oracle;
@@ -60,14 +60,12 @@ impl BlockQueue for Queue {
         let begun = self.oracle.begin(&request);
         let below = self.inner.submit(request);
         let oracle = self.oracle.clone();
-        let (sender, receiver) = oneshot::channel();
-        self.spawner.spawn(Box::pin(async move {
+        detached(&self.spawner, async move {
             let completion = below.await;
             let kind = completion.result.as_ref().err().map(|error| error.kind());
             oracle.end(begun, kind, &completion.buffer);
-            let _ = sender.send(completion);
-        }));
-        crate::task::completion_of(receiver)
+            completion
+        })
     }
 
     fn extents(&self, offset: u64, len: u64) -> LocalBoxFuture<'static, Result<Vec<Extent>>> {

@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use futures_channel::oneshot;
 use weft_block::{
     BlockDevice, BlockQueue, Completion, Error, ErrorKind, Info, LocalBoxFuture, Op, Request,
-    Result, Spawner,
+    Result, Spawner, detached,
 };
 
 use super::cache::{Cache, Horizon};
@@ -117,21 +116,17 @@ impl BlockQueue for Queue {
             Ok(ending) => ending,
             Err(error) => return Box::pin(std::future::ready(request.failed(error))),
         };
-        let (sender, receiver) = oneshot::channel();
         let live = self.live.clone();
         let turns = live.disk.supply.choose(4);
-        self.spawner.spawn(Box::pin(async move {
+        detached(&self.spawner, async move {
             for _ in 0..turns {
                 yield_now().await;
             }
-            let completion = match live.end(&request, ending) {
+            match live.end(&request, ending) {
                 Ok(()) => request.done(),
                 Err(error) => request.failed(error),
-            };
-            // Nobody listens when the submitter has lost interest.
-            let _ = sender.send(completion);
-        }));
-        crate::task::completion_of(receiver)
+            }
+        })
     }
 }
 
