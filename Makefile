@@ -28,8 +28,8 @@ bench-%: ## one table, as bench-parity
 	@cargo build --release --quiet -p weft
 	@cargo bench --quiet -p weft-tests --bench $*
 
-soak: ## the seeded tests with many more seeds (SEEDS=N), and the judges that take long to build
-	@scripts/install-deps test soak
+soak: ## the seeded tests with many more seeds (SEEDS=N)
+	@scripts/install-deps test
 	@WEFT_SEEDS=$(or $(SEEDS),2000) cargo test --release --workspace --no-fail-fast
 
 fresh: ## prove demo and test in a clean Debian root (as root)

@@ -40,13 +40,6 @@ impl Judge {
             Self::Gotatun => ("gotatun", &["-f", "--disable-drop-privileges"]),
         }
     }
-
-    /// Whether it may be missing: gotatun takes minutes to build, so only a bench and a soak install it.
-    pub(crate) fn is_left_out(self) -> bool {
-        self == Self::Gotatun
-            && std::env::var_os("WEFT_SEEDS").is_none()
-            && !weft_tests::missing_programs(&[self.program().0]).is_empty()
-    }
 }
 
 /// A host with one end of a tunnel.
