@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use weft_tests::{Netns, Process, can, require, skip, temp_dir};
 
 use crate::lab::{Runner, Site};
@@ -206,8 +206,13 @@ fn a_thousand_idle_peers_cost_little_memory_and_wake_nobody() -> Result<()> {
     netns.run("wg", ["setconf", &name, file])?;
     let resident = resident_bytes(&process)?;
     assert!(resident < 20_000_000, "{resident} bytes");
-    let before = wakes(&process)?;
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(wakes(&process)?, before, "somebody was woken");
-    Ok(())
+    // The kernel looks for routers on a new interface a few times, and `wg` has only just gone.
+    for _ in 0..15 {
+        let before = wakes(&process)?;
+        std::thread::sleep(Duration::from_secs(2));
+        if wakes(&process)? == before {
+            return Ok(());
+        }
+    }
+    bail!("somebody is woken again and again");
 }
