@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use journal::check_journal;
 pub(crate) use journal::{journal_superblock, journal_writes};
-use weft_block::{BlockDevice, Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR, Spawner};
+use weft_block::{
+    BlockDevice, Buffer, Bytes, Error, ErrorKind, IoVec, Request, Result, SECTOR, Spawner,
+};
 
 use crate::array::{Array, Lane};
 use crate::assemble::{AssembleOptions, assemble, without_host};
@@ -369,10 +371,10 @@ fn member_size(
             .iter()
             .min_by_key(|member| member.device.info().size);
         return invalid(format!(
-            "array {}: {} is too small, it needs more than {} bytes",
+            "array {}: {} is too small, it needs more than {}",
             without_host(&options.name),
             small.map_or("a member", |member| member.path.as_str()),
-            (layout.data_offset + chunk.max(2)) * SECTOR,
+            Bytes((layout.data_offset + chunk.max(2)) * SECTOR),
         ));
     }
     Ok(size)

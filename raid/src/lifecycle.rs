@@ -14,7 +14,7 @@ use std::rc::Rc;
 pub(crate) use form::{adopt, same_form};
 pub use grow::{Growth, MemberSize};
 pub(crate) use reshape::finish as finish_superblock;
-use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
+use weft_block::{Bytes, Error, ErrorKind, Result, SECTOR, Spawner};
 
 use crate::array::{Array, Dirt, Due, Duty, Lane, Member, Meta, Run, Step, through};
 use crate::assemble::{new_member, same_shape};
@@ -343,10 +343,10 @@ impl Array {
         let template = &self.shared().superblock;
         let (offset, size) = (template.data_offset, template.size);
         let Some(layout) = Layout::joining(device, offset, size, head, template.ppl()) else {
-            let needs = (template.data_offset + template.size) * SECTOR;
-            let (path, has) = (&member.path, device * SECTOR);
+            let needs = Bytes((template.data_offset + template.size) * SECTOR);
+            let (path, has) = (&member.path, Bytes(device * SECTOR));
             return self.invalid(&format!(
-                "{path} is too small: it has {has} bytes, a member needs {needs}"
+                "{path} is too small: it has {has}, a member needs {needs}"
             ));
         };
         let Some(number) = self.free_number() else {

@@ -1,5 +1,7 @@
 //! What an array tells about itself.
 
+use weft_block::Bytes;
+
 use crate::array::{Array, Duty, Member, Progress, Run};
 use crate::create::Consistency;
 use crate::level::{Level, layout_name};
@@ -141,12 +143,12 @@ impl Array {
         let mut messages = state.notices.clone();
         if let Some(change) = &state.reshaping {
             messages.push(format!(
-                "its shape is being changed, from {} members with chunks of {} bytes to {} with {}; {} bytes afterwards",
+                "its shape is being changed, from {} members with chunks of {} to {} with {}; {} afterwards",
                 change.before.members(),
-                change.before.chunk(),
+                Bytes(change.before.chunk()),
                 change.after.members(),
-                change.after.chunk(),
-                change.after.size()
+                Bytes(change.after.chunk()),
+                Bytes(change.after.size())
             ));
         }
         if let Run::Failed(why) = &state.run {

@@ -1,6 +1,6 @@
 //! The device of a new journal.
 
-use weft_block::{Result, SECTOR};
+use weft_block::{Bytes, Result, SECTOR};
 
 use super::{MemberDevice, Writes, invalid};
 use crate::journal::{BLOCK_BYTES, BLOCK_SECTORS, MOST_MEMBERS, MetaBlock, Seed, least_blocks};
@@ -55,9 +55,10 @@ pub(crate) fn journal_superblock(
     if room < least {
         let needs = layout.data_offset * SECTOR + least * BLOCK_BYTES as u64;
         return invalid(format!(
-            "array {name}: {} is too small for a journal: it has {} bytes, a journal needs {needs}",
+            "array {name}: {} is too small for a journal: it has {}, a journal needs {}",
             member.path,
-            sectors * SECTOR
+            Bytes(sectors * SECTOR),
+            Bytes(needs)
         ));
     }
     let superblock = Superblock {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use weft_block::{Error, ErrorKind, Result, SECTOR, Spawner};
+use weft_block::{Bytes, Error, ErrorKind, Result, SECTOR, Spawner};
 
 use super::grow::Target;
 use crate::array::{Array, Duty, Lane, Shared, Step};
@@ -77,8 +77,9 @@ impl Array {
         let chunk = u64::from(target.chunk) * SECTOR;
         if !before.member_size().is_multiple_of(chunk) {
             return self.invalid(&format!(
-                "its members use {} bytes each, which is no multiple of a chunk of {chunk} bytes",
-                before.member_size()
+                "its members use {} each, which is no multiple of a chunk of {}",
+                Bytes(before.member_size()),
+                Bytes(chunk)
             ));
         }
         let after = Geometry::of(&wanted, &[])?;
@@ -126,8 +127,9 @@ impl Array {
             (ahead, _) => return Ok(-(ahead as i64)),
         }
         let why = format!(
-            "array {} cannot change its shape: its members have no {chunk} bytes free before their data to move it aside",
-            self.name()
+            "array {} cannot change its shape: its members have no {} free before their data to move it aside",
+            self.name(),
+            Bytes(chunk)
         );
         Err(Error::new(ErrorKind::Unsupported, why))
     }
@@ -163,10 +165,10 @@ impl Array {
                 let mut template = lane.shared.superblock.clone();
                 finish(&mut template);
                 state.note(format!(
-                    "the change of shape is done: {} members, chunks of {} bytes, {} bytes in all",
+                    "the change of shape is done: {} members, chunks of {}, {} in all",
                     change.after.members(),
-                    change.after.chunk(),
-                    change.after.size()
+                    Bytes(change.after.chunk()),
+                    Bytes(change.after.size())
                 ));
                 (state.dirt, change.after, template)
             };

@@ -1,6 +1,6 @@
 //! More of each member for an array that runs.
 
-use weft_block::{Result, SECTOR};
+use weft_block::{Bytes, Result, SECTOR};
 
 use super::form::Form;
 use super::grow::MemberSize;
@@ -39,17 +39,17 @@ impl Array {
             MemberSize::Bytes(bytes) => bytes / SECTOR,
         };
         let wanted = wanted / unit * unit;
-        let (now, bytes) = (superblock.size, |sectors: u64| sectors * SECTOR);
+        let (now, bytes) = (superblock.size, |sectors: u64| Bytes(sectors * SECTOR));
         if wanted > room {
             return self.invalid(&format!(
-                "its smallest member has room for {} bytes, not for {}",
+                "its smallest member has room for {}, not for {}",
                 bytes(room / unit * unit),
                 bytes(wanted)
             ));
         }
         if wanted <= now {
             return self.invalid(&format!(
-                "it uses {} bytes of each member and cannot use fewer; {} would be used",
+                "it uses {} of each member and cannot use fewer; {} would be used",
                 bytes(now),
                 bytes(wanted)
             ));

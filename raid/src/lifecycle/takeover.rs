@@ -4,7 +4,7 @@
 //! stays on the last member, and RAID-0 one that lacks it. What is missing afterwards is rebuilt on the disks that are
 //! there for it.
 
-use weft_block::{Result, SECTOR};
+use weft_block::{Bytes, Result, SECTOR};
 
 use super::form::Form;
 use super::grow::Growth;
@@ -108,9 +108,9 @@ impl Array {
         };
         if chunk < 8 || !superblock.size.is_multiple_of(chunk) {
             return self.invalid(&format!(
-                "its {} bytes are no multiple of a chunk of {} bytes",
-                superblock.size * SECTOR,
-                chunk.max(8) * SECTOR
+                "its {} are no multiple of a chunk of {}",
+                Bytes(superblock.size * SECTOR),
+                Bytes(chunk.max(8) * SECTOR)
             ));
         }
         superblock.chunk = chunk as u32;

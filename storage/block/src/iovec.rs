@@ -291,6 +291,18 @@ impl From<Buffer> for IoVec {
     }
 }
 
+/// Memory of any alignment: for what was made by others. A device that needs it aligned copies it.
+impl From<Vec<u8>> for IoVec {
+    fn from(mut bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        let Some(start) = NonNull::new(bytes.as_mut_ptr()).filter(|_| len > 0) else {
+            return Self::empty();
+        };
+        // SAFETY: a vector's heap memory stays in place while the Rc lives, and is reached through segments alone.
+        unsafe { Self::from_segments([Segment { start, len }], Rc::new(bytes)) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +367,16 @@ mod tests {
         let buffer = vector.into_buffer();
         assert_eq!(&*buffer, b"shared");
         assert_eq!(&*part.into_buffer(), b"har");
+    }
+
+    #[test]
+    fn bytes_of_others_become_a_vector_where_they_are() {
+        let bytes = b"packed".to_vec();
+        let start = bytes.as_ptr();
+        let vector = IoVec::from(bytes);
+        assert_eq!(vector.segments()[0].start.as_ptr().cast_const(), start);
+        assert_eq!(&*vector.slice(2, 3).to_buffer(), b"cke");
+        assert!(IoVec::from(Vec::new()).is_empty());
     }
 
     #[test]

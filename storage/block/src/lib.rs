@@ -39,6 +39,7 @@
 
 #[allow(unsafe_code)] // A room of unsafe: raw memory with one owner.
 mod buffer;
+mod bytes;
 mod device;
 mod error;
 #[allow(unsafe_code)] // A room of unsafe: memory that a guest or the kernel may change.
@@ -51,6 +52,7 @@ mod switch;
 mod task;
 
 pub use buffer::{BUFFER_ALIGNMENT, Buffer};
+pub use bytes::Bytes;
 pub use device::{BlockDevice, BlockQueue, Extent, ExtentKind, Info, LocalBoxFuture};
 pub use error::{Error, ErrorKind, Result};
 pub use iovec::{IoVec, Segment};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weft_block::{Error, ErrorKind, Result, SECTOR};
+use weft_block::{Bytes, Error, ErrorKind, Result, SECTOR};
 
 use super::invalid;
 use crate::format::Id;
@@ -80,8 +80,10 @@ pub fn add_physical_volume(
     let extent_count = device_size.saturating_sub(data_start) / group.extent_bytes();
     if extent_count == 0 {
         return Err(invalid(format!(
-            "{device} of {device_size} bytes is too small: metadata takes {data_start} bytes and an extent {} bytes",
-            group.extent_bytes()
+            "{device} of {} is too small: metadata takes {} and an extent {}",
+            Bytes(device_size),
+            Bytes(data_start),
+            Bytes(group.extent_bytes())
         )));
     }
     let key = (0..)

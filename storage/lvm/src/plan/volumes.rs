@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weft_block::{Error, ErrorKind, Result, SECTOR};
+use weft_block::{Bytes, Error, ErrorKind, Result, SECTOR};
 
 use super::{Piece, allocate, capacity, invalid};
 use crate::format::Id;
@@ -215,7 +215,8 @@ fn stripe_sectors(group: &VolumeGroup, new: &NewVolume) -> Result<u64> {
             // LVM2 takes powers of two from 4 KiB to the extent size; the last follows from the division.
             if !bytes.is_power_of_two() || bytes < 4096 || !extent.is_multiple_of(bytes) {
                 return Err(invalid(format!(
-                    "a stripe size of {bytes} bytes is not a power of two from 4096 up that divides the extent size of {extent} bytes"
+                    "a stripe size of {bytes} bytes is not a power of two from 4096 up that divides the extent size of {}",
+                    Bytes(extent)
                 )));
             }
             Ok(bytes / SECTOR)
@@ -293,7 +294,7 @@ struct Wish<'a> {
 fn find_extents(group: &VolumeGroup, free: Vec<Vec<Run>>, wish: &Wish<'_>) -> Result<Vec<Piece>> {
     let room = capacity(&free, wish.stripes);
     allocate(free, wish.stripes, wish.length, wish.after).ok_or_else(|| {
-        let bytes = |extents: u64| extents * wish.stripes as u64 * group.extent_bytes();
+        let bytes = |extents: u64| Bytes(extents * wish.stripes as u64 * group.extent_bytes());
         let over = match wish.stripes {
             1 => String::new(),
             stripes => format!(" over {stripes} physical volumes"),
@@ -301,7 +302,7 @@ fn find_extents(group: &VolumeGroup, free: Vec<Vec<Run>>, wish: &Wish<'_>) -> Re
         Error::new(
             ErrorKind::NoSpace,
             format!(
-                "volume {} needs {} bytes more{over}, volume group {} has {} bytes free for it",
+                "volume {} needs {} more{over}, volume group {} has {} free for it",
                 wish.what,
                 bytes(wish.length),
                 group.name,
