@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -19,6 +20,19 @@ use weft_service::paths::Paths;
 /// How long a daemon may take until it answers: it assembles arrays and groups first.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const START_POLL: Duration = Duration::from_millis(10);
+
+/// What stands for something else in a path, or may.
+const OTHERS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// The path of the API that these segments make. A name is one segment whatever is in it, and leads nowhere else.
+pub(crate) fn path<const N: usize>(segments: [&str; N]) -> String {
+    let encoded = segments.map(|segment| utf8_percent_encode(segment, OTHERS).to_string());
+    format!("/v1/{}", encoded.join("/"))
+}
 
 /// A daemon that answers.
 pub(crate) struct Client {
@@ -130,6 +144,9 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<Response<Incoming>> {
+        if path.ends_with('/') || path.contains("//") {
+            return Err(Error::general(ErrorKind::Invalid, "a name cannot be empty"));
+        }
         let stream = self.dial().await.map_err(|error| broken(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await

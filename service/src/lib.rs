@@ -22,6 +22,7 @@ pub mod daemon;
 pub mod http;
 pub mod lab;
 pub mod network;
+mod one_or_more;
 pub mod paths;
 pub mod shards;
 pub mod storage;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use weft_tests::bench::{Contest, CpuClock, Measure, Sample};
-use weft_tests::{Netns, Process, can, missing_programs, run, temp_dir};
+use weft_tests::{Netns, Process, can, link_pair, missing_programs, run, temp_dir};
 
 #[path = "dhcp/clients.rs"]
 mod clients;
@@ -33,25 +33,10 @@ struct Bench {
 impl Bench {
     fn new() -> Result<Self> {
         let (server, clients) = (Netns::new()?, Netns::new()?);
-        let pair = [
-            "link",
-            "add",
-            LINK,
-            "type",
-            "veth",
-            "peer",
-            "eth0",
-            "netns",
-            clients.name(),
-        ];
-        server.run("ip", pair)?;
-        for (netns, link, address) in [(&server, LINK, SERVER), (&clients, "eth0", RELAY)] {
-            netns.run(
-                "ip",
-                ["address", "add", &format!("{address}/16"), "dev", link],
-            )?;
-            netns.run("ip", ["link", "set", link, "up"])?;
-        }
+        link_pair([
+            (&server, LINK, &[&format!("{SERVER}/16")]),
+            (&clients, "eth0", &[&format!("{RELAY}/16")]),
+        ])?;
         Ok(Self { server, clients })
     }
 

@@ -4,7 +4,7 @@
 //! takes (two seconds).
 
 use anyhow::Result;
-use weft_tests::bench::{Contest, Measure, seconds};
+use weft_tests::bench::{Contest, Measure};
 use weft_tests::{can, missing_programs};
 
 #[path = "vpn/machine.rs"]
@@ -12,7 +12,7 @@ mod machine;
 #[path = "vpn/pair.rs"]
 mod pair;
 
-use pair::Pair;
+use pair::{Pair, Way};
 
 /// Implementations: the name in the table, the program (`SELF` is this one), and what comes before the interface's name.
 const CONTESTANTS: [(&str, &str, &[&str]); 4] = [
@@ -58,20 +58,26 @@ fn main() -> Result<()> {
         }
     }
     let bare = Pair::bare(CONTESTANTS.len())?;
-    for streams in [1, 4] {
-        let title = format!("WireGuard, TCP, {streams} stream(s)");
+    let ways = [("there", Way::There), ("back", Way::Back)];
+    let cases = [1, 4].map(|streams| ways.map(|(word, way)| (streams, word, way)));
+    for (streams, word, way) in cases.into_iter().flatten() {
+        let title = format!("WireGuard, TCP, {streams} stream(s) {word}");
         let mut contest = Contest::new(
             &title,
             &[Measure::GigabytesPerSecond, Measure::CpuPerGigabyte],
         );
         for (name, pair) in &pairs {
-            contest.add(name, || pair.stream(streams, seconds()));
+            contest.add(name, || pair.stream(streams, way));
         }
-        contest.add("veth, no tunnel", || bare.stream(streams, seconds()));
+        contest.add("veth, no tunnel", || bare.stream(streams, way));
         absent.iter().for_each(|name| contest.note_missing(name));
         println!("{}", contest.run()?);
     }
-    println!("1,000 echoes, one each millisecond: average round trip in ms");
+    println!("segments sent again at 50 Mbit/s");
+    for (name, pair) in &pairs {
+        println!("  {name:16} {}", pair.resent_when_idle()?);
+    }
+    println!("\n1,000 echoes, one each millisecond: average round trip in ms");
     for (name, pair) in &pairs {
         println!("  {name:16} {}", pair.ping()?);
     }

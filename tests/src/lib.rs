@@ -18,7 +18,7 @@ mod process;
 mod require;
 
 pub use loop_device::Loop;
-pub use netns::Netns;
+pub use netns::{Netns, link_pair};
 pub use process::{Process, free_port, run};
 pub use require::{Skip, can, missing_programs, note_skip};
 

@@ -60,6 +60,39 @@ impl Netns {
     }
 }
 
+/// Makes a pair of links between two namespaces. Each end, of a namespace, a name and addresses with their prefixes, is
+/// up then; IPv6 addresses are usable at once. It goes with either namespace.
+///
+/// # Errors
+/// If a namespace has a link of the name, or an address is none.
+pub fn link_pair(ends: [(&Netns, &str, &[&str]); 2]) -> Result<()> {
+    let [(one, one_name, _), (other, other_name, _)] = ends;
+    let words = [
+        "link",
+        "add",
+        one_name,
+        "netns",
+        &one.name,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        other_name,
+        "netns",
+        &other.name,
+    ];
+    run("ip", words).context("a pair of links")?;
+    for (netns, name, addresses) in ends {
+        for address in addresses {
+            let without_wait = address.contains(':').then_some("nodad");
+            let words = ["address", "add", address, "dev", name];
+            netns.run("ip", words.into_iter().chain(without_wait))?;
+        }
+        netns.run("ip", ["link", "set", name, "up"])?;
+    }
+    Ok(())
+}
+
 impl Drop for Netns {
     fn drop(&mut self) {
         if let Err(error) = run("ip", ["netns", "del", &self.name]) {

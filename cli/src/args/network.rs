@@ -55,22 +55,23 @@ pub(crate) enum NetCommand {
         /// The network
         name: String,
     },
-    /// Join a network to the bridge of another host through a tunnel, so that guests on both sides share it
+    /// Join a network to the bridges of other hosts through a tunnel, so that guests on all sides share it
     ///
-    /// Frames travel by VXLAN inside the tunnel; the other host does the same with the addresses turned around, or is any
-    /// Linux with a VXLAN device in a bridge. One of the two hands out addresses.
+    /// Frames travel by VXLAN inside the tunnel; each other host does the same and names all others, or is any Linux with
+    /// a VXLAN device in a bridge. One of them hands out addresses. Given once more, with other hosts, it is shared with
+    /// these from then on.
     Stretch {
         /// The network
         name: String,
         /// The tunnel
         #[arg(long)]
         vpn: String,
-        /// The VXLAN network identifier, the same on both hosts
+        /// The VXLAN network identifier, the same on all hosts
         #[arg(long)]
         vni: u32,
-        /// The other host's IPv4 address in the tunnel
-        #[arg(long)]
-        remote: String,
+        /// The IPv4 addresses in the tunnel of all other hosts
+        #[arg(long = "remote", value_name = "ADDRESS", required = true, num_args = 1.., value_delimiter = ',')]
+        remotes: Vec<String>,
     },
     /// End that
     Unstretch {

@@ -4,7 +4,7 @@ use weft_service::api::{NetCreate, NetStretch, Network, Port, PortAdd, Result};
 
 use super::{Nothing, absolute};
 use crate::args::{NetCommand, PortCommand};
-use crate::client::Client;
+use crate::client::{Client, path};
 use crate::render::{Output, details, tables};
 
 pub(super) async fn run(client: &Client, output: &Output, command: NetCommand) -> Result<()> {
@@ -31,26 +31,26 @@ pub(super) async fn run(client: &Client, output: &Output, command: NetCommand) -
             output.show(&networks, |networks| tables::networks(networks));
         }
         NetCommand::Show { name } => {
-            let network: Network = client.get(&format!("/v1/net/{name}")).await?;
+            let network: Network = client.get(&path(["net", &name])).await?;
             output.show(&network, details::network);
         }
         NetCommand::Remove { name } => {
-            client.delete::<Nothing>(&format!("/v1/net/{name}")).await?;
+            client.delete::<Nothing>(&path(["net", &name])).await?;
             output.done(&format!("network {name} is taken away"));
         }
         NetCommand::Stretch {
             name,
             vpn,
             vni,
-            remote,
+            remotes,
         } => {
-            let request = NetStretch { vpn, vni, remote };
-            let path = format!("/v1/net/{name}/stretch");
-            let network: Network = client.post(&path, &request).await?;
+            let request = NetStretch { vpn, vni, remotes };
+            let target = path(["net", &name, "stretch"]);
+            let network: Network = client.post(&target, &request).await?;
             output.show(&network, details::network);
         }
         NetCommand::Unstretch { name } => {
-            let network: Network = client.delete(&format!("/v1/net/{name}/stretch")).await?;
+            let network: Network = client.delete(&path(["net", &name, "stretch"])).await?;
             output.show(&network, details::network);
         }
         NetCommand::Port(command) => port(client, output, command).await?,
@@ -68,9 +68,7 @@ async fn port(client: &Client, output: &Output, command: PortCommand) -> Result<
         } => {
             let vhost = vhost.as_deref().map(absolute).transpose()?;
             let request = PortAdd { port, tap, vhost };
-            let port: Port = client
-                .post(&format!("/v1/net/{net}/port"), &request)
-                .await?;
+            let port: Port = client.post(&path(["net", &net, "port"]), &request).await?;
             output.show(&port, |port| match &port.socket {
                 Some(socket) => format!("{}: vhost-user-net on {socket}\n", port.name),
                 None => format!("{}: TAP link {}\n", port.name, port.tap),
@@ -78,7 +76,7 @@ async fn port(client: &Client, output: &Output, command: PortCommand) -> Result<
         }
         PortCommand::Remove { net, port } => {
             client
-                .delete::<Nothing>(&format!("/v1/net/{net}/port/{port}"))
+                .delete::<Nothing>(&path(["net", &net, "port", &port]))
                 .await?;
             output.done(&format!("port {port} of network {net} is taken away"));
         }

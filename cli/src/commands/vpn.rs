@@ -12,7 +12,7 @@ use weft_service::api::{
 
 use super::{Nothing, absolute};
 use crate::args::{PeerAddArgs, PeerCommand, VpnCommand, VpnCreateArgs, VpnImportArgs};
-use crate::client::Client;
+use crate::client::{Client, path};
 use crate::render::{Output, tunnels};
 
 pub(super) async fn run(client: &Client, output: &Output, command: VpnCommand) -> Result<()> {
@@ -22,17 +22,17 @@ pub(super) async fn run(client: &Client, output: &Output, command: VpnCommand) -
             output.show(&vpn, tunnels::one);
         }
         VpnCommand::Peer(PeerCommand::Add(arguments)) => {
-            let path = format!("/v1/vpn/{}/peer", arguments.name);
-            let vpn: Vpn = client.post(&path, &peer(arguments)?).await?;
+            let target = path(["vpn", &arguments.name, "peer"]);
+            let vpn: Vpn = client.post(&target, &peer(arguments)?).await?;
             output.show(&vpn, tunnels::one);
         }
         VpnCommand::Peer(PeerCommand::Remove { name, peer }) => {
-            let path = format!("/v1/vpn/{name}/peer/remove");
-            let vpn: Vpn = client.post(&path, &PeerName { peer }).await?;
+            let target = path(["vpn", &name, "peer", "remove"]);
+            let vpn: Vpn = client.post(&target, &PeerName { peer }).await?;
             output.show(&vpn, tunnels::one);
         }
         VpnCommand::Show { name } => {
-            let vpn: Vpn = client.get(&format!("/v1/vpn/{name}")).await?;
+            let vpn: Vpn = client.get(&path(["vpn", &name])).await?;
             output.show(&vpn, tunnels::one);
         }
         VpnCommand::List => {
@@ -54,14 +54,14 @@ pub(super) async fn run(client: &Client, output: &Output, command: VpnCommand) -
             endpoint,
             output: file,
         } => {
-            let path = format!("/v1/vpn/{name}/export");
+            let target = path(["vpn", &name, "export"]);
             let file = file.unwrap_or_else(|| file_of(&name, &peer));
             let request = VpnExport { peer, endpoint };
-            let exported: VpnExported = client.post(&path, &request).await?;
+            let exported: VpnExported = client.post(&target, &request).await?;
             hand_out(output, &exported, &file)?;
         }
         VpnCommand::Remove { name } => {
-            client.delete::<Nothing>(&format!("/v1/vpn/{name}")).await?;
+            client.delete::<Nothing>(&path(["vpn", &name])).await?;
             output.done(&format!("tunnel {name} is taken away"));
         }
         VpnCommand::Run { .. } | VpnCommand::Keygen { .. } => {

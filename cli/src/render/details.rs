@@ -111,7 +111,7 @@ pub(crate) fn array(array: &Array) -> String {
     }
     for member in members(array) {
         let slot = member.slot.map_or("-".to_owned(), |slot| slot.to_string());
-        let path = member.path.as_deref().unwrap_or("(never seen)");
+        let path = member.path.as_deref().unwrap_or("-");
         pairs.push((
             "member",
             format!(
@@ -253,7 +253,10 @@ pub(crate) fn network(network: &Network) -> String {
     if let Some(stretch) = &network.stretch {
         let text = format!(
             "to {} by tunnel {}, VXLAN network {}, packets up to {} bytes",
-            stretch.remote, stretch.vpn, stretch.vni, stretch.mtu
+            stretch.remotes.join(" and "),
+            stretch.vpn,
+            stretch.vni,
+            stretch.mtu
         );
         pairs.push(("stretched", text));
     }

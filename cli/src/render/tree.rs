@@ -177,7 +177,7 @@ impl<'a> Tree<'a> {
         }
         self.line(depth, text);
         for member in super::details::members(array) {
-            let path = member.path.as_deref().unwrap_or("(never seen)");
+            let path = member.path.as_deref().unwrap_or("-");
             self.line(depth + 1, format!("disk {path}  {}", member_state(member)));
         }
     }
@@ -222,8 +222,8 @@ impl<'a> Tree<'a> {
             ),
         );
         if let Some(stretch) = &network.stretch {
-            let (vpn, remote) = (&stretch.vpn, &stretch.remote);
-            self.line(2, format!("stretched to {remote} by vpn {vpn}"));
+            let (vpn, remotes) = (&stretch.vpn, stretch.remotes.join(" and "));
+            self.line(2, format!("stretched to {remotes} by vpn {vpn}"));
         }
         for port in &network.ports {
             let user = port

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weft_tests::{Netns, can, require, skip};
+use weft_tests::{Netns, can, link_pair, require, skip};
 
 use crate::program::Weft;
 use crate::restart::kill_daemon;
@@ -273,7 +273,8 @@ fn peers_come_and_go_with_their_routes_and_a_file_of_theirs_works_with_wg_quick(
     let weft = Weft::in_namespace();
     let (one, phone) = (name("te"), name("tf"));
     let far = Netns::new().unwrap();
-    link(weft.netns(), &far, ["192.168.7.1/24", "192.168.7.2/24"]);
+    let near = (weft.netns(), "uplink", &["192.168.7.1/24"][..]);
+    link_pair([near, (&far, "uplink", &["192.168.7.2/24"])]).unwrap();
     weft.ok(&["vpn", "create", &one, "--address", "10.99.1.1/24"]);
     let before = weft.traces();
     let add = ["vpn", "peer", "add", &one, "--generate", "--name", "phone"];
@@ -390,30 +391,67 @@ fn what_cannot_become_a_tunnel_is_told_and_leaves_nothing() {
     assert_eq!(weft.traces(), before);
 }
 
-/// Joins two namespaces by a pair of links.
-fn link(one: &Netns, other: &Netns, addresses: [&str; 2]) {
-    weft_tests::run(
-        "ip",
-        [
-            "link",
-            "add",
-            "uplink",
-            "netns",
-            one.name(),
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "uplink",
-            "netns",
-            other.name(),
-        ],
-    )
-    .unwrap();
-    for (netns, address) in [one, other].into_iter().zip(addresses) {
-        netns
-            .run("ip", ["address", "add", address, "dev", "uplink"])
-            .unwrap();
-        netns.run("ip", ["link", "set", "uplink", "up"]).unwrap();
+/// A namespace's own `/etc/hosts`, which `ip netns exec` puts in its place.
+struct Hosts(std::path::PathBuf);
+
+impl Hosts {
+    fn of(netns: &Netns, text: &str) -> Self {
+        let hosts = Self(Path::new("/etc/netns").join(netns.name()));
+        std::fs::create_dir_all(&hosts.0).unwrap();
+        hosts.say(text);
+        hosts
     }
+
+    /// In place, for it is the file that was mounted.
+    fn say(&self, text: &str) {
+        std::fs::write(self.0.join("hosts"), text).unwrap();
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+        // If it was nobody else's.
+        let _ = std::fs::remove_dir("/etc/netns");
+    }
+}
+
+#[test]
+fn a_peer_that_has_moved_under_the_same_name_is_found() {
+    require!("ip", "ping");
+    if !can::be_root() {
+        skip!("needs root");
+    }
+    let (weft, far) = (Weft::in_namespace(), Weft::in_namespace());
+    let hosts = Hosts::of(weft.netns(), "192.0.2.8 far.test\n");
+    let near_end = (weft.netns(), "uplink", &["192.0.2.1/24"][..]);
+    link_pair([near_end, (far.netns(), "uplink", &["192.0.2.9/24"])]).unwrap();
+    let names = [name("tn"), name("to")];
+    let create = |weft: &Weft, name: &str, address: &str| {
+        let create = ["vpn", "create", name, "--address", address];
+        let vpn = weft.json(&[&create[..], &["--listen", "51820"]].concat());
+        vpn["public_key"].as_str().unwrap().to_owned()
+    };
+    let near_key = create(&weft, &names[0], "10.99.3.1/24");
+    let far_key = create(&far, &names[1], "10.99.3.2/24");
+    let add = |weft: &Weft, name: &str, key: &str, more: &[&str]| {
+        let add = ["vpn", "peer", "add", name, "--key", key, "--allowed"];
+        weft.ok(&[&add[..], more].concat());
+    };
+    add(&far, &names[1], &near_key, &["10.99.3.1/32"]);
+    let there = ["10.99.3.2/32", "--endpoint", "far.test:51820"];
+    let keep = ["--keepalive", "1"];
+    add(&weft, &names[0], &far_key, &[&there[..], &keep].concat());
+    let at = || weft.json(&["vpn", "show", &names[0]])["peers"][0]["address"].clone();
+    assert_eq!(at(), "192.0.2.8:51820");
+
+    hosts.say("192.0.2.9 far.test\n");
+    let start = Instant::now();
+    while at() != "192.0.2.9:51820" {
+        assert!(start.elapsed() < 2 * LIMIT, "{}", at());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ping(weft.netns(), "10.99.3.2");
+    // One that answers is left where it is, whatever its name says.
+    assert_eq!(at(), "192.0.2.9:51820");
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use weft_tests::{Netns, can, require, run, skip};
+use weft_tests::{Netns, can, link_pair, require, skip};
 
 use crate::program::Weft;
 use crate::restart::kill_daemon;
@@ -35,27 +35,9 @@ impl Site {
         let create = ["net", "create", "lan", "--subnet", subnet];
         site.weft.ok(&[&create[..], more].concat());
         let (host, guest) = (site.weft.netns(), &site.guest);
-        run(
-            "ip",
-            [
-                "link",
-                "add",
-                "g1",
-                "netns",
-                host.name(),
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "eth0",
-                "netns",
-                guest.name(),
-            ],
-        )
-        .unwrap();
-        host.run("ip", ["link", "set", "g1", "master", "weft-lan", "up"])
+        link_pair([(host, "g1", &[]), (guest, "eth0", &[])]).unwrap();
+        host.run("ip", ["link", "set", "g1", "master", "weft-lan"])
             .unwrap();
-        guest.run("ip", ["link", "set", "eth0", "up"]).unwrap();
         site
     }
 

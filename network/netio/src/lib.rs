@@ -1,6 +1,6 @@
 //! The network edge: the only network crate with system calls.
 //!
-//! [`tap`] and [`udp`] are the data side: frames and batches of datagrams, driven by whoever moves them, who waits by [`wait`]. Everything else is the control side:
+//! [`tap`] and [`udp`] are the data side: frames and batches of datagrams, driven by whoever moves them, who waits by [`wait`] and asks [`routes`] for the way. Everything else is the control side:
 //! [`datagram`] runs machines that answer on a link; [`plan`] says what to do for a network and does it, by [`link`] (netlink), [`nft`] (rules) and [`forwarding`];
 //! [`namespace`] carries any of it into another network stack.
 //!
@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod network;
 pub mod nft;
 pub mod plan;
+pub mod routes;
 pub mod tap;
 pub mod udp;
 pub mod wait;

@@ -11,15 +11,18 @@ use ring::rand::{SecureRandom, SystemRandom};
 use weft_netio::udp::{Beside, LARGEST_RECEIVE, UdpPort};
 use weft_netio::wait::{Bell, readable, since_boot};
 use weft_netio::{Error, Namespace, Result};
-use weft_vpn::{Entropy, Now, Output, Tunnel};
+use weft_vpn::{Entropy, Message, Now, Output, Tunnel};
 
-use crate::inbound::Inbound;
-use crate::outbound::{Batch, Outbound};
+use crate::inbound::{Arrived, Inbound};
+use crate::outbound::{Batch, Departing, Outbound};
 use crate::packets::Packets;
 use crate::ports::Ports;
 
 /// How many calls each side has before the other one has its turn.
 const TURN: usize = 16;
+/// Bytes after which no more is taken in before what there is has been worked on: some packets of several peers, and never
+/// more of a bulk transfer than the nearest cache holds.
+const TOGETHER: usize = 8 << 10;
 
 /// What both clocks of the host show.
 pub fn now() -> Now {
@@ -104,6 +107,11 @@ impl Device {
         // Its next deadline may be earlier now.
         self.shared.bell.ring();
         result
+    }
+
+    /// Looks at the machine, and wakes nobody.
+    pub fn see<T>(&self, look: impl FnOnce(&Tunnel) -> T) -> T {
+        look(&self.shared.machine())
     }
 
     /// The UDP port.
@@ -202,7 +210,12 @@ fn send_all(ports: &Ports, outputs: &mut Vec<Output>) {
     for output in outputs.drain(..) {
         match output {
             Output::Send { to, bytes } => {
-                if let Err(e) = ports.send(&bytes, bytes.len(), &to) {
+                let answer = Message::parse(&bytes).is_some_and(|message| message.is_answer());
+                let sent = match answer {
+                    true => ports.answer(&bytes, &to),
+                    false => ports.send(&bytes, bytes.len(), &to),
+                };
+                if let Err(e) = sent {
                     tracing::debug!(to = %to.remote, "a datagram is lost: {e}");
                 }
             }
@@ -227,6 +240,9 @@ struct Mover {
     packets: Box<dyn Packets>,
     inbound: Inbound,
     outbound: Outbound,
+    arrived: Vec<Arrived>,
+    departing: Vec<Departing>,
+    /// Room for [`TOGETHER`] bytes and whatever comes in one call.
     buffer: Vec<u8>,
     beside: Beside,
     outputs: Vec<Output>,
@@ -239,7 +255,9 @@ impl Mover {
             packets,
             inbound: Inbound::new(),
             outbound: Outbound::new(),
-            buffer: vec![0; LARGEST_RECEIVE + 1],
+            arrived: Vec::with_capacity(TURN),
+            departing: Vec::with_capacity(TURN),
+            buffer: vec![0; TOGETHER + LARGEST_RECEIVE + 1],
             beside: Beside::new(),
             outputs: Vec::new(),
         }
@@ -260,9 +278,13 @@ impl Mover {
     fn turn(&mut self, ports: &Ports) -> io::Result<()> {
         let deadline = self.shared.machine().poll_timeout();
         let left = deadline.map(|at| at.saturating_sub(since_boot()));
-        let [bell, packets, v4, v6] = self.wait(ports, left)?;
+        let [bell, packets, v4, v6, ways] = self.wait(ports, left)?;
         if bell {
             self.shared.bell.heard();
+        }
+        // Before anything is sent.
+        if let (Some(known), true) = (&ports.ways, ways) {
+            known.look();
         }
         for port in [&ports.v4, &ports.v6].into_iter().zip([v4, v6]) {
             if let (Some(port), true) = port {
@@ -288,24 +310,19 @@ impl Mover {
         }
     }
 
-    fn wait(&self, ports: &Ports, left: Option<Duration>) -> io::Result<[bool; 4]> {
-        // A port that is not there stands for the bell once more.
+    fn wait(&self, ports: &Ports, left: Option<Duration>) -> io::Result<[bool; 5]> {
+        // What is not there is stood for by the bell once more.
         let bell = self.shared.bell.as_fd();
-        let port = |port: &Option<UdpPort>| port.as_ref().map(|port| port.as_fd()).is_none();
-        let (no_v4, no_v6) = (port(&ports.v4), port(&ports.v6));
-        let v4 = ports.v4.as_ref().map_or(bell, |port| port.as_fd());
-        let v6 = ports.v6.as_ref().map_or(bell, |port| port.as_fd());
-        let [bell, packets, v4, v6] = readable([bell, self.packets.readable(), v4, v6], left)?;
-        Ok([bell, packets, v4 && !no_v4, v6 && !no_v6])
+        let v4 = ports.v4.as_ref().map_or(bell, AsFd::as_fd);
+        let v6 = ports.v6.as_ref().map_or(bell, AsFd::as_fd);
+        let ways = ports.ways.as_ref().map_or(bell, AsFd::as_fd);
+        readable([bell, self.packets.readable(), v4, v6, ways], left)
     }
 
     fn receive_from(&mut self, port: &UdpPort, ports: &Ports) {
-        for _ in 0..TURN {
-            let arrival = match port.receive(&mut self.buffer, &mut self.beside) {
-                Ok(arrival) => arrival,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => continue,
-            };
+        let (mut calls, mut more) = (0, true);
+        while more && calls < TURN {
+            more = self.gather_datagrams(port, &mut calls);
             let mut machine = self.shared.machine();
             let mut batch = Batch {
                 machine: &mut machine,
@@ -313,9 +330,10 @@ impl Mover {
                 outputs: &mut self.outputs,
                 now: now(),
             };
-            let packets = &mut *self.packets;
+            let (packets, buffer) = (&mut *self.packets, &mut self.buffer);
             self.inbound
-                .take(&arrival, &mut self.buffer, packets, &mut batch);
+                .take(&self.arrived, buffer, packets, &mut batch);
+            self.arrived.clear();
             drop(machine);
             send_all(ports, &mut self.outputs);
         }
@@ -323,33 +341,65 @@ impl Mover {
         self.shared.refused.store(refused, Ordering::Relaxed);
     }
 
+    /// Takes in what is there, but no more than can be worked on well. Counts the calls, and tells whether there may be
+    /// more.
+    fn gather_datagrams(&mut self, port: &UdpPort, calls: &mut usize) -> bool {
+        let mut start = 0;
+        while *calls < TURN && start <= TOGETHER {
+            match port.receive(&mut self.buffer[start..], &mut self.beside) {
+                Ok(arrival) => {
+                    self.arrived.push(Arrived { arrival, start });
+                    start += arrival.length;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                // Of an earlier datagram.
+                Err(_) => {}
+            }
+            *calls += 1;
+        }
+        true
+    }
+
     fn send_packets(&mut self, ports: &Ports) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut machine = shared.machine();
         // One look for all that is sent now: a few tenths of a microsecond.
         self.follow_mtu(&mut machine);
-        let mut batch = Batch {
-            machine: &mut machine,
-            ports,
-            outputs: &mut self.outputs,
-            now: now(),
-        };
-        for _ in 0..TURN {
-            let Some((header, length)) = self.packets.receive(&mut self.buffer)? else {
-                break;
+        let (mut calls, mut more) = (0, true);
+        while more && calls < TURN {
+            more = self.gather_packets(&mut machine, &mut calls)?;
+            let mut batch = Batch {
+                machine: &mut machine,
+                ports,
+                outputs: &mut self.outputs,
+                now: now(),
+            };
+            let unroutable = self
+                .outbound
+                .take(&self.departing, &mut self.buffer, &mut batch);
+            self.departing.clear();
+            shared.unroutable.fetch_add(unroutable, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The same for packets of the device.
+    fn gather_packets(&mut self, machine: &mut Tunnel, calls: &mut usize) -> io::Result<bool> {
+        let mut start = 0;
+        while *calls < TURN && start <= TOGETHER {
+            let room = &mut self.buffer[start..];
+            let Some((header, length)) = self.packets.receive(room)? else {
+                return Ok(false);
             };
             let longest = header.cut.map_or(length, |_| 0);
-            if longest > batch.machine.mtu()
-                && let Some(mtu) = self.packets.mtu()
-            {
-                batch.machine.set_mtu(mtu);
+            if longest > machine.mtu() {
+                self.follow_mtu(machine);
             }
-            let packet = &mut self.buffer[..length];
-            if !self.outbound.push(&header, packet, &mut batch) {
-                shared.unroutable.fetch_add(1, Ordering::Relaxed);
-            }
+            let packet = start..start + length;
+            self.departing.push(Departing { header, packet });
+            start += length;
+            *calls += 1;
         }
-        self.outbound.flush(&mut batch);
-        Ok(())
+        Ok(true)
     }
 }

@@ -16,8 +16,18 @@ use crate::ports::endpoint;
 /// Opens datagrams and gives packets on.
 pub(crate) struct Inbound {
     bundle: Bundle,
+    /// The session of each arrival's first message, as far as it is one.
+    found: Vec<Option<Arc<Session>>>,
+    /// What the machine is to be told of.
+    opened: Vec<(Opening, Endpoint)>,
     /// How many datagrams were refused.
     pub(crate) refused: u64,
+}
+
+/// What came in one call, and where it begins in the buffer.
+pub(crate) struct Arrived {
+    pub(crate) arrival: Arrival,
+    pub(crate) start: usize,
 }
 
 /// The session that messages are opened with, what was opened so far, and the source that is known to be the peer's.
@@ -27,36 +37,68 @@ struct Opening {
     source: Option<IpAddr>,
 }
 
+impl Arrived {
+    /// Where each datagram lies.
+    fn datagrams(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (start, end) = (self.start, self.start + self.arrival.length);
+        let size = self.arrival.segment.max(1);
+        (start..end)
+            .step_by(size)
+            .map(move |at| at..end.min(at + size))
+    }
+}
+
+impl Opening {
+    fn new(session: Arc<Session>) -> Self {
+        Self {
+            session,
+            tally: Tally::default(),
+            source: None,
+        }
+    }
+}
+
 impl Inbound {
     pub(crate) fn new() -> Self {
         Self {
             bundle: Bundle::new(),
+            found: Vec::new(),
+            opened: Vec::new(),
             refused: 0,
         }
     }
 
-    /// Takes what came in one call, in `buffer`.
+    /// Takes what came in a few calls, in `buffer`.
+    ///
+    /// All sessions are looked up first and the machine is told at the end: among many peers, nothing of them is in the
+    /// cache, and lookups that follow each other wait for memory together. Behind the opening of a packet, each waits alone.
     pub(crate) fn take(
         &mut self,
-        arrival: &Arrival,
+        arrived: &[Arrived],
         buffer: &mut [u8],
         packets: &mut dyn Packets,
         batch: &mut Batch<'_>,
     ) {
-        let from = endpoint(arrival);
-        let mut opening = None;
-        let mut start = 0;
-        while start < arrival.length {
-            let end = arrival.length.min(start + arrival.segment.max(1));
-            match self.open(start..end, buffer, from, &mut opening, batch) {
-                Ok(Some(packet)) => self.give(packet, buffer, packets),
-                Ok(None) => {}
-                Err(_) => self.refused += 1,
+        self.found.extend(arrived.iter().map(|arrived| {
+            let first = arrived.datagrams().next()?;
+            let receiver = Data::parse(&buffer[first])?.receiver();
+            batch.machine.incoming(receiver, batch.now).ok()
+        }));
+        for (place, arrived) in arrived.iter().enumerate() {
+            let from = endpoint(&arrived.arrival);
+            let mut opening = self.found[place].take().map(Opening::new);
+            for datagram in arrived.datagrams() {
+                match self.open(datagram, buffer, from, &mut opening, batch) {
+                    Ok(Some(packet)) => self.give(packet, buffer, packets),
+                    Ok(None) => {}
+                    Err(_) => self.refused += 1,
+                }
             }
-            start = end;
+            self.opened.extend(opening.map(|opening| (opening, from)));
         }
+        self.found.clear();
         self.flush(buffer, packets);
-        close(opening, from, batch);
+        self.tell(batch);
     }
 
     /// Opens one datagram and tells where its packet is, if it has one.
@@ -71,7 +113,9 @@ impl Inbound {
         let bytes = &mut buffer[datagram.clone()];
         let Some(receiver) = Data::parse(bytes).map(|data| data.receiver()) else {
             // A handshake may change what the messages behind it are opened with.
-            close(opening.take(), from, batch);
+            self.opened
+                .extend(opening.take().map(|opening| (opening, from)));
+            self.tell(batch);
             let (now, outputs) = (batch.now, &mut *batch.outputs);
             batch.machine.receive(bytes, from, now, outputs)?;
             return Ok(None);
@@ -80,12 +124,9 @@ impl Inbound {
             .as_ref()
             .is_none_or(|opening| opening.session.local_index() != receiver)
         {
-            close(opening.take(), from, batch);
-            *opening = Some(Opening {
-                session: batch.machine.incoming(receiver, batch.now)?,
-                tally: Tally::default(),
-                source: None,
-            });
+            self.opened
+                .extend(opening.take().map(|opening| (opening, from)));
+            *opening = Some(Opening::new(batch.machine.incoming(receiver, batch.now)?));
         }
         let Some(opening) = opening else {
             return Err(Refusal::UnknownSession);
@@ -129,18 +170,15 @@ impl Inbound {
         }
         self.bundle.clear();
     }
-}
 
-/// Tells the machine what was opened.
-fn close(opening: Option<Opening>, from: Endpoint, batch: &mut Batch<'_>) {
-    let Some(opening) = opening else { return };
-    if opening.tally.bytes > 0 {
-        batch.machine.arrived(
-            &opening.session,
-            opening.tally,
-            from,
-            batch.now,
-            batch.outputs,
-        );
+    /// Tells the machine what was opened.
+    fn tell(&mut self, batch: &mut Batch<'_>) {
+        for (opening, from) in self.opened.drain(..) {
+            let (session, tally) = (&opening.session, opening.tally);
+            if tally.bytes > 0 {
+                let (now, outputs) = (batch.now, &mut *batch.outputs);
+                batch.machine.arrived(session, tally, from, now, outputs);
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@ mod outbound;
 mod packets;
 mod ports;
 mod uapi;
+mod ways;
 
 pub use device::{Counters, Device, entropy, now};
 pub use packets::{Packets, Tun};

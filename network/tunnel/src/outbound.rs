@@ -1,8 +1,12 @@
 //! From packets to datagrams: cut, sealed and sent.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use weft_netio::udp::{LARGEST_SEND, MOST_SEGMENTS};
 use weft_vpn::{
-    DATA_HEADER, IpPacket, Lane, Now, OVERHEAD, Output, PeerId, Tally, Tunnel, padded_length,
+    DATA_HEADER, IpPacket, Lane, Now, OVERHEAD, Output, PeerId, Session, Tally, Tunnel,
+    padded_length,
 };
 use weft_wire::offload::{Segments, VnetHeader};
 
@@ -25,6 +29,16 @@ pub(crate) struct Outbound {
     run: Option<Run>,
     /// A segment on its own, for packets that wait for a session.
     alone: Vec<u8>,
+    /// The peer of each packet, and what it is sealed with where that is another one's than the packet's before.
+    ahead: Vec<Option<(PeerId, Option<Lane>)>>,
+    /// What the machine is to be told of.
+    sent: Vec<(Arc<Session>, Tally)>,
+}
+
+/// A packet that is to be sent, and where it lies in the buffer.
+pub(crate) struct Departing {
+    pub(crate) header: VnetHeader,
+    pub(crate) packet: Range<usize>,
 }
 
 /// What a batch is worked on with.
@@ -41,26 +55,65 @@ impl Outbound {
             buffer: vec![0; LARGEST_SEND],
             run: None,
             alone: Vec::new(),
+            ahead: Vec::new(),
+            sent: Vec::new(),
         }
     }
 
-    /// Seals a packet, or all segments of a large one, to the peer that has its destination. Returns whether there is
-    /// a way for it.
-    pub(crate) fn push(
+    /// Seals packets in `buffer`, each to the peer that has its destination, and sends them. Returns how many there was no
+    /// way for.
+    ///
+    /// What they are sealed with is looked up first, and the machine is told at the end, as for packets that come in.
+    pub(crate) fn take(
+        &mut self,
+        departing: &[Departing],
+        buffer: &mut [u8],
+        batch: &mut Batch<'_>,
+    ) -> u64 {
+        let mut before = None;
+        self.ahead.extend(departing.iter().map(|departing| {
+            let ip = IpPacket::parse(&buffer[departing.packet.clone()])?;
+            let peer = batch.machine.route(ip.destination)?;
+            let changes = before.replace(peer) != Some(peer);
+            let lane = changes.then(|| batch.machine.lane(peer, batch.now));
+            Some((peer, lane.flatten()))
+        }));
+        let mut unroutable = 0;
+        for (place, departing) in departing.iter().enumerate() {
+            let packet = &mut buffer[departing.packet.clone()];
+            let ahead = self.ahead[place].take();
+            let way =
+                ahead.map(|(peer, lane)| self.push(&departing.header, packet, peer, lane, batch));
+            if way != Some(true) {
+                unroutable += 1;
+            }
+        }
+        self.ahead.clear();
+        self.flush(batch);
+        for (session, tally) in self.sent.drain(..) {
+            let (now, outputs) = (batch.now, &mut *batch.outputs);
+            batch.machine.departed(&session, tally, now, outputs);
+        }
+        unroutable
+    }
+
+    /// Seals a packet, or all segments of a large one. Returns whether it was what its header says.
+    fn push(
         &mut self,
         header: &VnetHeader,
         packet: &mut [u8],
+        peer: PeerId,
+        mut lane: Option<Lane>,
         batch: &mut Batch<'_>,
     ) -> bool {
-        let peer = IpPacket::parse(packet).and_then(|ip| batch.machine.route(ip.destination));
-        let Some(peer) = peer else { return false };
         if header.cut.is_some() {
             let Ok(segments) = Segments::new(packet, header) else {
                 return false;
             };
             for number in 0..segments.count() {
                 let length = segments.length(number);
-                self.put(peer, length, |to| segments.write(number, to), batch);
+                let write = |to: &mut [u8]| segments.write(number, to);
+                self.put(peer, &mut lane, length, write, batch);
             }
             return true;
         }
@@ -70,7 +123,8 @@ impl Outbound {
             return false;
         }
         let length = packet.len();
-        self.put(peer, length, |to| to.copy_from_slice(packet), batch);
+        let write = |to: &mut [u8]| to.copy_from_slice(packet);
+        self.put(peer, &mut lane, length, write, batch);
         true
     }
 
@@ -78,6 +132,7 @@ impl Outbound {
     fn put(
         &mut self,
         peer: PeerId,
+        lane: &mut Option<Lane>,
         length: usize,
         write: impl FnOnce(&mut [u8]),
         batch: &mut Batch<'_>,
@@ -92,7 +147,7 @@ impl Outbound {
         });
         if !goes_on {
             self.flush(batch);
-            if sealed > LARGEST_SEND || !self.begin(peer, sealed, batch) {
+            if sealed > LARGEST_SEND || !self.begin(peer, lane.take(), sealed, batch) {
                 self.alone.resize(length, 0);
                 write(&mut self.alone);
                 let (now, outputs) = (batch.now, &mut *batch.outputs);
@@ -112,8 +167,15 @@ impl Outbound {
         }
     }
 
-    fn begin(&mut self, peer: PeerId, segment: usize, batch: &Batch<'_>) -> bool {
-        self.run = batch.machine.lane(peer, batch.now).map(|lane| Run {
+    fn begin(
+        &mut self,
+        peer: PeerId,
+        lane: Option<Lane>,
+        segment: usize,
+        batch: &Batch<'_>,
+    ) -> bool {
+        let lane = lane.or_else(|| batch.machine.lane(peer, batch.now));
+        self.run = lane.map(|lane| Run {
             lane,
             segment,
             count: 0,
@@ -125,7 +187,7 @@ impl Outbound {
     }
 
     /// Sends what was sealed.
-    pub(crate) fn flush(&mut self, batch: &mut Batch<'_>) {
+    fn flush(&mut self, batch: &mut Batch<'_>) {
         let Some(run) = self.run.take().filter(|run| run.count > 0) else {
             return;
         };
@@ -137,8 +199,6 @@ impl Outbound {
             bytes: run.filled as u64,
             data: run.data,
         };
-        batch
-            .machine
-            .departed(&run.lane.session, tally, batch.now, batch.outputs);
+        self.sent.push((run.lane.session, tally));
     }
 }

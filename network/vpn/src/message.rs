@@ -52,6 +52,11 @@ impl<'a> Message<'a> {
             _ => None,
         }
     }
+
+    /// Whether it answers a message, and is of use to its sender alone.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::Response(_) | Self::CookieReply(_))
+    }
 }
 
 /// Opens a handshake.

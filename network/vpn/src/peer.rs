@@ -149,6 +149,8 @@ pub struct PeerStatus<'a> {
     pub allowed_ips: &'a BTreeSet<Prefix>,
     /// How often a keepalive goes to it, in seconds; 0 for never.
     pub persistent_keepalive: u16,
+    /// Whether it has not answered a handshake in time, and it is tried again.
+    pub unanswered: bool,
     /// When the latest handshake with it was completed.
     pub last_handshake: Option<SystemTime>,
     /// Bytes of all genuine messages from it.
@@ -171,6 +173,7 @@ impl<'a> From<&'a Peer> for PeerStatus<'a> {
             endpoint: peer.state.endpoint,
             allowed_ips: &peer.state.allowed,
             persistent_keepalive: interval as u16,
+            unanswered: peer.state.timers.is_unanswered(),
             last_handshake: peer.state.last_handshake,
             received_bytes: peer.state.received_bytes,
             sent_bytes: peer.state.sent_bytes,

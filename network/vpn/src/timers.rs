@@ -95,6 +95,11 @@ impl Timers {
         self.retransmit = Some(now + REKEY_TIMEOUT + jitter);
     }
 
+    /// Whether an initiation was not answered in time, and it is tried again.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.retransmit.is_some() && self.attempts > 0
+    }
+
     /// Both sides have the keys.
     pub(crate) fn handshake_completed(&mut self) {
         self.retransmit = None;
@@ -172,6 +177,7 @@ mod tests {
             timers.initiation_sent(Duration::ZERO, now);
             sent += 1;
             now = timers.next().unwrap();
+            assert_eq!(timers.is_unanswered(), sent > 1);
             match timers.due(now) {
                 Some(Due::Retry) => {}
                 due => break assert_eq!(due, Some(Due::GiveUp)),

@@ -153,30 +153,30 @@ pub struct Network {
     pub leases: Vec<Lease>,
     /// Tunnels whose peers its guests reach.
     pub tunnels: Vec<String>,
-    /// How it is joined to another host's bridge.
+    /// How it is joined to other hosts' bridges.
     pub stretch: Option<NetStretched>,
 }
 
-/// Join a network to the bridge of another host, by VXLAN through a tunnel.
+/// Join a network to the bridges of other hosts, by VXLAN through a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetStretch {
     /// The tunnel.
     pub vpn: String,
-    /// The VXLAN network identifier, the same on both hosts.
+    /// The VXLAN network identifier, the same on all hosts.
     pub vni: u32,
-    /// The other host's IPv4 address in the tunnel.
-    pub remote: String,
+    /// The IPv4 addresses in the tunnel of all other hosts.
+    pub remotes: Vec<String>,
 }
 
-/// How a network is joined to another host's bridge.
+/// How a network is joined to other hosts' bridges.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetStretched {
     /// The tunnel.
     pub vpn: String,
     /// The VXLAN network identifier.
     pub vni: u32,
-    /// The other host's address in the tunnel.
-    pub remote: String,
+    /// The other hosts' addresses in the tunnel.
+    pub remotes: Vec<String>,
     /// This host's.
     pub local: String,
     /// The largest packet of guests that fits.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::file::{Lab, Source};
+use super::file::Lab;
+use super::source::Source;
 use crate::api::{Action, Change, Host, HostLink, Result, Status};
 use crate::network::hosts;
 

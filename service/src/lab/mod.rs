@@ -6,7 +6,9 @@
 pub mod file;
 mod hosts;
 pub mod plan;
+mod source;
 mod tunnels;
+mod written;
 
 pub use file::Lab;
 pub use tunnels::LabStretch;

@@ -103,7 +103,7 @@ fn tunnels(lab: &Lab, status: &Status, changes: &mut Vec<Change>) {
     }
     for LabStretch { net, stretch } in &lab.stretches {
         let there = is_stretched(status, net);
-        let detail = format!("to {} by {}", stretch.remote, stretch.vpn);
+        let detail = format!("to {} by {}", stretch.remotes.join(" and "), stretch.vpn);
         changes.push(change(keep(there), "stretch", net, detail));
     }
 }

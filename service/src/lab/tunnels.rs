@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::file::Source;
+use super::source::Source;
 use crate::api::{NetStretch, PeerAdd, Result, VpnCreate};
+use crate::one_or_more;
 
 /// A network of the lab that is joined to another host's bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,8 @@ pub(super) struct WrittenPeer {
 pub(super) struct WrittenStretch {
     vpn: Spanned<String>,
     vni: u32,
-    remote: String,
+    #[serde(deserialize_with = "one_or_more::list")]
+    remote: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -132,7 +134,7 @@ impl Source<'_> {
             stretch: NetStretch {
                 vpn: stretch.vpn.get_ref().clone(),
                 vni: stretch.vni,
-                remote: stretch.remote.clone(),
+                remotes: stretch.remote.clone(),
             },
         })
     }
@@ -194,7 +196,11 @@ mod tests {
         assert_eq!(a.peers[0].psk_file.as_deref(), Some("/labs/psk"));
         assert_eq!(b.key_file.as_deref(), Some("/labs/b.key"));
         assert_eq!((b.peers[0].keepalive, a.no_routes), (5, false));
-        assert_eq!(lab.stretches[0].stretch.vni, 7);
+        let stretch = &lab.stretches[0].stretch;
+        assert_eq!(
+            (stretch.vni, &stretch.remotes[..]),
+            (7, &["10.99.0.2".to_owned()][..])
+        );
     }
 
     #[test]

@@ -484,8 +484,7 @@ fn spec(record: &Record) -> Result<NetworkSpec> {
     let name = NetworkName::new(request.name.clone());
     let name = name.map_err(|error| from_netio(&request.name, &error))?;
     let subnet: Ipv4Cidr = request.subnet.parse().map_err(|error| {
-        let subnet = &request.subnet;
-        let message = format!("{subnet:?} is no subnet, write it as 10.77.0.0/24: {error}");
+        let message = format!("network {}: {error}", request.name);
         Error::new(ErrorKind::Invalid, &request.name, message)
     })?;
     let mode = match request.mode {

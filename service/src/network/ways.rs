@@ -11,6 +11,7 @@ use weft_wire::{IpCidr, MacAddress};
 
 use super::{Networks, Running, dhcp, from_netio};
 use crate::api::{Advice, Error, ErrorKind, NetStretch, NetStretched, Network, Result, Vpn};
+use crate::one_or_more;
 use crate::store::Kind;
 use dhcp::Dhcp;
 
@@ -19,7 +20,9 @@ use dhcp::Dhcp;
 pub(super) struct Stretch {
     vpn: String,
     vni: u32,
-    remote: Ipv4Addr,
+    /// There was one, once.
+    #[serde(alias = "remote", deserialize_with = "one_or_more::list")]
+    remotes: Vec<Ipv4Addr>,
     local: Ipv4Addr,
     mtu: u32,
 }
@@ -36,10 +39,19 @@ impl Stretch {
         NetStretched {
             vpn: self.vpn.clone(),
             vni: self.vni,
-            remote: self.remote.to_string(),
+            remotes: self.remotes.iter().map(ToString::to_string).collect(),
             local: self.local.to_string(),
             mtu: self.mtu,
         }
+    }
+
+    /// Whether it can take the place of another one while guests go on: the same but for the other hosts.
+    fn follows(&self, old: &Self) -> bool {
+        let same = |one: &Self, other: &Self| {
+            (&one.vpn, one.vni, one.local, one.mtu)
+                == (&other.vpn, other.vni, other.local, other.mtu)
+        };
+        same(self, old) && self.remotes != old.remotes
     }
 
     fn spec(&self, object: &str) -> Result<StretchSpec> {
@@ -48,7 +60,7 @@ impl Stretch {
             lower: lower.map_err(|error| from_netio(object, &error))?,
             vni: self.vni,
             local: self.local,
-            remote: self.remote,
+            remotes: self.remotes.clone(),
         })
     }
 }
@@ -98,10 +110,12 @@ impl Networks {
         found.next().map(|(name, _)| name.clone())
     }
 
-    /// Joins a network to the bridge of another host, through a tunnel to it.
+    /// Joins a network to the bridges of other hosts, through a tunnel to them. One that is stretched already, by the same
+    /// tunnel and identifier, has these other hosts from then on.
     ///
     /// # Errors
-    /// `NotFound`, `Exists` if it is stretched, `Invalid`, or what the kernel refuses; nothing has changed then.
+    /// `NotFound`, `Exists` if it is stretched so or by another way, `Invalid`, or what the kernel refuses; nothing has
+    /// changed then.
     pub async fn stretch(&self, net: &str, request: &NetStretch, vpn: &Vpn) -> Result<Network> {
         let stretch = declared(net, request, vpn)?;
         let mut state = self.state.lock().await;
@@ -109,12 +123,13 @@ impl Networks {
             .networks
             .get_mut(net)
             .ok_or_else(|| Error::not_found("network", net))?;
-        if running.record.stretch.is_some() {
+        let before = (running.record.stretch.take(), running.spec.clone());
+        if before.0.as_ref().is_some_and(|old| !stretch.follows(old)) {
+            running.record.stretch = before.0;
             let message =
                 format!("network {net} is stretched already; first: weft net unstretch {net}");
             return Err(Error::new(ErrorKind::Exists, net, message));
         }
-        let before = running.spec.clone();
         stretch.shape(&mut running.spec);
         running.record.stretch = Some(stretch);
         let done = async {
@@ -124,10 +139,10 @@ impl Networks {
             self.store.put(Kind::Network, net, &running.record)
         };
         if let Err(error) = done.await {
-            running.record.stretch = None;
-            running.spec = before;
+            (running.record.stretch, running.spec) = before;
             running.leave_tunnel().await?;
             running.reconcile().await?;
+            running.join_tunnel().await?;
             self.answer_anew(running).await?;
             return Err(error);
         }
@@ -169,7 +184,7 @@ impl Networks {
             if let Err(error) = running.join_tunnel().await {
                 troubles.push(Advice {
                     object: format!("net {name}"),
-                    message: format!("it is not joined to the other host: {error}"),
+                    message: format!("it is not joined to other hosts: {error}"),
                     command: Some(format!("weft net unstretch {name}")),
                 });
             }
@@ -252,17 +267,30 @@ fn declared(net: &str, request: &NetStretch, vpn: &Vpn) -> Result<Stretch> {
             "tunnel {name} has no IPv4 address to send frames from"
         ))
     })?;
-    let remote = request.remote.parse().map_err(|_| {
-        let remote = &request.remote;
-        invalid(format!(
-            "{remote:?} is no IPv4 address of the other host in tunnel {name}"
-        ))
-    })?;
+    let remotes = request.remotes.iter().map(|remote| {
+        let why = format!("{remote:?} is no IPv4 address of another host in tunnel {name}");
+        remote.parse().map_err(|_| invalid(why))
+    });
+    let remotes = remotes.collect::<Result<_>>()?;
     Ok(Stretch {
         vpn: name.clone(),
         vni: request.vni,
-        remote,
+        remotes,
         local,
         mtu: StretchSpec::mtu(vpn.mtu),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_of_the_time_when_there_was_one_other_host_is_read() {
+        let old = r#"{"vpn":"wg0","vni":7,"remote":"10.99.0.2","local":"10.99.0.1","mtu":1370}"#;
+        let read: Stretch = serde_json::from_str(old).unwrap();
+        assert_eq!(read.remotes, [Ipv4Addr::new(10, 99, 0, 2)]);
+        let again: Stretch = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        assert_eq!(again.remotes, read.remotes);
+    }
 }

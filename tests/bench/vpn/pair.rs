@@ -4,11 +4,18 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use weft_tests::bench::{CpuClock, Sample};
-use weft_tests::{Netns, Process, temp_dir};
+use weft_tests::bench::{CpuClock, Sample, seconds};
+use weft_tests::{Netns, Process, link_pair, temp_dir};
 use weft_vpn::PrivateKey;
 
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Which way streams go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    There,
+    Back,
+}
 
 pub(crate) struct Pair {
     netns: [Netns; 2],
@@ -22,16 +29,10 @@ impl Pair {
     pub(crate) fn bare(number: usize) -> Result<Self> {
         let netns = [Netns::new()?, Netns::new()?];
         let link = format!("wbench{number}");
-        let other = netns[1].name();
-        let pair = [
-            "link", "add", &link, "type", "veth", "peer", "name", &link, "netns", other,
-        ];
-        netns[0].run("ip", pair)?;
-        for (netns, host) in netns.iter().zip([1, 2]) {
-            let address = format!("192.168.68.{host}/24");
-            netns.run("ip", ["address", "add", &address, "dev", &link])?;
-            netns.run("ip", ["link", "set", &link, "up"])?;
-        }
+        link_pair([
+            (&netns[0], &link, &["192.168.68.1/24"]),
+            (&netns[1], &link, &["192.168.68.2/24"]),
+        ])?;
         Ok(Self {
             netns,
             daemons: Vec::new(),
@@ -91,33 +92,54 @@ impl Pair {
         self.netns[0].run("ping", first).map(drop)
     }
 
-    /// One turn of TCP streams from the first namespace to the second.
-    pub(crate) fn stream(&self, streams: u32, seconds: u64) -> Result<Sample> {
-        let mut server = self.netns[1].command("iperf3");
-        server.args(["-s", "-1"]).stdout(Stdio::null());
-        let mut server = Process::spawn(server)?;
-        let clocks: Vec<CpuClock> = self
-            .daemons
-            .iter()
-            .map(|daemon| CpuClock::of(daemon.pid()))
-            .collect::<Result<_>>()?;
-        let (streams, seconds) = (streams.to_string(), seconds.to_string());
-        let arguments = ["-J", "-c", self.target, "-P", &streams, "-t", &seconds];
+    /// What a client of iperf3 says that has run for one turn.
+    fn client(&self, how: &[&str]) -> Result<serde_json::Value> {
+        let seconds = seconds().to_string();
+        let arguments = [&["-J", "-c", self.target, "-t", &seconds], how].concat();
         let start = Instant::now();
         // The server may not listen yet, which the client tells in its JSON.
-        let received = loop {
-            let said = self.netns[0].run("iperf3", arguments)?;
-            let mut said: serde_json::Value = serde_json::from_str(&said)?;
-            let received = said["end"]["sum_received"].take();
-            if received["bytes"].is_u64() {
-                break received;
+        loop {
+            let said = self.netns[0].run("iperf3", &arguments)?;
+            let said: serde_json::Value = serde_json::from_str(&said)?;
+            if said["end"]["sum_received"]["bytes"].is_u64() {
+                return Ok(said);
             }
             if start.elapsed() > LIMIT {
                 bail!("iperf3: {}", said["error"]);
             }
             std::thread::sleep(Duration::from_millis(50));
-        };
+        }
+    }
+
+    /// Segments that TCP sent again in one turn on a link that has little to do.
+    pub(crate) fn resent_when_idle(&self) -> Result<u64> {
+        let mut server = self.server()?;
+        let said = self.client(&["-b", "50M"])?;
         server.wait_for(LIMIT)?;
+        let resent = said["end"]["sum_sent"]["retransmits"].as_u64();
+        resent.context("iperf3 tells retransmits")
+    }
+
+    fn server(&self) -> Result<Process> {
+        let mut server = self.netns[1].command("iperf3");
+        server.args(["-s", "-1"]).stdout(Stdio::null());
+        Process::spawn(server)
+    }
+
+    /// One turn of TCP streams from the first namespace to the second, or back.
+    pub(crate) fn stream(&self, streams: u32, way: Way) -> Result<Sample> {
+        let mut server = self.server()?;
+        let clocks: Vec<CpuClock> = self
+            .daemons
+            .iter()
+            .map(|daemon| CpuClock::of(daemon.pid()))
+            .collect::<Result<_>>()?;
+        let streams = streams.to_string();
+        let mut arguments = vec!["-P", &streams];
+        arguments.extend((way == Way::Back).then_some("-R"));
+        let said = self.client(&arguments)?;
+        server.wait_for(LIMIT)?;
+        let received = &said["end"]["sum_received"];
         let mut sample = Sample {
             operations: 1,
             bytes: received["bytes"].as_u64().context("iperf3 tells bytes")?,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use tempfile::TempDir;
 use weft_netio::{InterfaceName, Namespace};
-use weft_tests::{Netns, Process, run, temp_dir};
+use weft_tests::{Netns, Process, link_pair, temp_dir};
 use weft_tunnel::{Device, Tun, Uapi, entropy};
 use weft_vpn::{PrivateKey, Tunnel};
 
@@ -179,24 +179,8 @@ fn run_judge(judge: Judge, netns: &Netns, name: &str) -> Result<End> {
 
 /// Joins two sites by a pair of links with addresses of both IP versions: .1 and .2, ::1 and ::2.
 pub(crate) fn join(a: &Site, b: &Site) -> Result<()> {
-    let (one, other) = (a.netns.name(), b.netns.name());
-    run(
-        "ip",
-        [
-            "link", "add", "uplink", "netns", one, "type", "veth", "peer", "name", "uplink",
-            "netns", other,
-        ],
-    )
-    .context("a pair of links")?;
-    for (site, number) in [(a, 1), (b, 2)] {
-        let (v4, v6) = (
-            format!("192.168.66.{number}/24"),
-            format!("fd66::{number}/64"),
-        );
-        let ip = |arguments: &[&str]| site.netns.run("ip", arguments);
-        ip(&["address", "add", &v4, "dev", "uplink"])?;
-        ip(&["address", "add", &v6, "dev", "uplink", "nodad"])?;
-        ip(&["link", "set", "uplink", "up"])?;
-    }
-    Ok(())
+    link_pair([
+        (&a.netns, "uplink", &["192.168.66.1/24", "fd66::1/64"]),
+        (&b.netns, "uplink", &["192.168.66.2/24", "fd66::2/64"]),
+    ])
 }

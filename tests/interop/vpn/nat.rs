@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use weft_tests::{Netns, can, require, run, skip};
+use anyhow::{Result, bail};
+use weft_tests::{Netns, can, link_pair, require, skip};
 
 use crate::lab::{Judge, Runner, Site};
 
@@ -17,8 +17,14 @@ struct Nat(Netns);
 impl Nat {
     fn between(inner: &Site, outer: &Site) -> Result<Self> {
         let nat = Self(Netns::new()?);
-        nat.link("in", &inner.netns, ["10.3.0.1/24", "10.3.0.2/24"])?;
-        nat.link("out", &outer.netns, ["192.0.2.1/24", "192.0.2.2/24"])?;
+        link_pair([
+            (&nat.0, "in", &["10.3.0.1/24"]),
+            (&inner.netns, "uplink", &["10.3.0.2/24"]),
+        ])?;
+        link_pair([
+            (&nat.0, "out", &["192.0.2.1/24"]),
+            (&outer.netns, "uplink", &["192.0.2.2/24"]),
+        ])?;
         let route = ["route", "add", "default", "via", "10.3.0.1"];
         inner.netns.run("ip", route)?;
         let forgets = |name| format!("net.netfilter.nf_conntrack_{name}={MEMORY}");
@@ -36,32 +42,6 @@ impl Nat {
             nat.0.run("nft", [command])?;
         }
         Ok(nat)
-    }
-
-    fn link(&self, name: &str, other: &Netns, addresses: [&str; 2]) -> Result<()> {
-        let words = [
-            "link",
-            "add",
-            name,
-            "netns",
-            self.0.name(),
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "uplink",
-            "netns",
-            other.name(),
-        ];
-        run("ip", words).context("a pair of links")?;
-        for (netns, name, address) in [
-            (&self.0, name, addresses[0]),
-            (other, "uplink", addresses[1]),
-        ] {
-            netns.run("ip", ["address", "add", address, "dev", name])?;
-            netns.run("ip", ["link", "set", name, "up"])?;
-        }
-        Ok(())
     }
 
     /// Waits until it has forgotten everyone.

@@ -1,5 +1,6 @@
 //! Keys that grow old. The machine's clock is the test's, so it ages while the judge stays where it is.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use weft_netio::Namespace;
 use weft_tests::{can, require, skip};
 use weft_tunnel::{entropy, now};
-use weft_vpn::{Endpoint, Event, Now, Output, PeerId, Prefix, PrivateKey, Tunnel};
+use weft_vpn::{Data, Endpoint, Event, Now, Output, PeerId, Prefix, PrivateKey, Tunnel};
 
 use crate::lab::{Judge, Runner, Site, join};
 
@@ -26,6 +27,8 @@ struct Ahead {
     by: Duration,
     handshakes: u32,
     sent: u16,
+    /// What the judge calls the sessions that data went out with.
+    sessions: BTreeSet<u32>,
 }
 
 impl Ahead {
@@ -47,6 +50,7 @@ impl Ahead {
             by: Duration::ZERO,
             handshakes: 0,
             sent: 0,
+            sessions: BTreeSet::new(),
         })
     }
 
@@ -62,6 +66,8 @@ impl Ahead {
         for output in outputs {
             match output {
                 Output::Send { to, bytes } => {
+                    let data = Data::parse(&bytes);
+                    self.sessions.extend(data.map(|data| data.receiver()));
                     self.socket.send_to(&bytes, to.remote)?;
                 }
                 Output::Event(Event::HandshakeCompleted(_)) => self.handshakes += 1,
@@ -109,6 +115,54 @@ impl Ahead {
             self.by += Duration::from_secs(6);
         }
         bail!("no echo comes back after {} handshakes", self.handshakes)
+    }
+
+    /// Waits for a session that the judge has opened.
+    fn is_opened_by(&mut self, theirs: &Site) -> Result<()> {
+        let (before, start) = (self.handshakes, Instant::now());
+        let mut knock = theirs.netns.command("ping");
+        knock
+            .args(["-q", "-c", "1", "-W", "1", "10.66.0.1"])
+            .stdout(std::process::Stdio::null());
+        let _knock = weft_tests::Process::spawn(knock)?;
+        while self.handshakes == before {
+            if start.elapsed() > LIMIT {
+                bail!("the judge opens no session");
+            }
+            self.take()?;
+        }
+        Ok(())
+    }
+
+    /// Sends `count` echo requests, each once, and waits until all have come back, also while keys change.
+    fn echo_all(&mut self, count: u16) -> Result<()> {
+        let (start, mut owed) = (Instant::now(), BTreeSet::new());
+        let mut outputs = Vec::new();
+        for _ in 0..count {
+            self.sent += 1;
+            owed.insert(self.sent);
+            let (packet, now) = (echo_request(self.sent), self.now());
+            self.machine.stage(self.peer, &packet, now, &mut outputs)?;
+            self.put_out(std::mem::take(&mut outputs))?;
+            // No more on the way than any queue holds.
+            while owed.len() > 16 {
+                self.settle(&mut owed, start)?;
+            }
+        }
+        while !owed.is_empty() {
+            self.settle(&mut owed, start)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, owed: &mut BTreeSet<u16>, start: Instant) -> Result<()> {
+        for echo in self.take()? {
+            owed.remove(&echo);
+        }
+        if start.elapsed() > LIMIT {
+            bail!("lost: {owed:?}, after {} handshakes", self.handshakes);
+        }
+        Ok(())
     }
 
     /// Lets time pass, and echoes until there is another session.
@@ -181,22 +235,73 @@ fn sessions_follow_each_other(judge: Judge) -> Result<()> {
     for _ in 0..3 {
         theirs.wg(&["set", "peer", &ours.public, "remove"])?;
         theirs.know(&ours, Some("192.168.66.1:7001"), false)?;
-        let before = ahead.handshakes;
-        let start = Instant::now();
-        let mut knock = theirs.netns.command("ping");
-        knock
-            .args(["-q", "-c", "1", "-W", "1", "10.66.0.1"])
-            .stdout(std::process::Stdio::null());
-        let _knock = weft_tests::Process::spawn(knock)?;
-        while ahead.handshakes == before {
-            if start.elapsed() > LIMIT {
-                bail!("the judge opens no session");
-            }
-            ahead.take()?;
-        }
+        ahead.is_opened_by(&theirs)?;
         ahead.echo()?;
     }
     Ok(())
+}
+
+/// Messages under one key here. The protocol's number, 2^60, is not reached by counting.
+const MESSAGES: u16 = 40;
+
+/// Sessions that the machine replaces because enough was sent with them, long before they are old: those that it has
+/// opened, and one that the judge has.
+fn keys_change_by_count(judge: Judge) -> Result<()> {
+    let (program, _) = judge.program();
+    require!("ip", "ping", "wg", program);
+    if !can::be_root() {
+        skip!("needs root");
+    }
+    let (ours, theirs) = (
+        Site::new(Runner::Ours, 1)?,
+        Site::new(Runner::Judge(judge), 2)?,
+    );
+    join(&ours, &theirs)?;
+    theirs.bring_up(7002, 1420)?;
+    theirs.know(&ours, Some("192.168.66.1:7001"), false)?;
+    let mut ahead = Ahead::new(&ours, &theirs, "192.168.66.2:7002".parse()?)?;
+    ahead
+        .machine
+        .set_rekey_after_messages((MESSAGES - 1).into());
+    ahead.is_opened_by(&theirs)?;
+    ahead.by += Duration::from_secs(6);
+    ahead.echo_all(MESSAGES - 2)?;
+    assert_eq!(ahead.handshakes, 1, "not before it is time");
+    for _ in 0..8 {
+        let (before, start) = (ahead.handshakes, Instant::now());
+        // A handshake comes no sooner after another one, and judges take what does for a flood.
+        ahead.by += Duration::from_secs(6);
+        std::thread::sleep(Duration::from_millis(60));
+        ahead.echo_all(2 * MESSAGES)?;
+        while ahead.handshakes == before {
+            if start.elapsed() > LIMIT {
+                bail!("no session follows the one that is used up");
+            }
+            ahead.take()?;
+        }
+        // With the new keys, which the judge has as well.
+        ahead.echo_all(1)?;
+        let sessions = ahead.sessions.len();
+        assert_eq!(sessions, ahead.handshakes as usize, "each has its keys");
+    }
+    // All of that within the time of one session.
+    assert!(ahead.by < Duration::from_secs(60));
+    Ok(())
+}
+
+#[test]
+fn wireguard_go_follows_when_keys_change_by_count() -> Result<()> {
+    keys_change_by_count(Judge::WireguardGo)
+}
+
+#[test]
+fn boringtun_follows_when_keys_change_by_count() -> Result<()> {
+    keys_change_by_count(Judge::Boringtun)
+}
+
+#[test]
+fn gotatun_follows_when_keys_change_by_count() -> Result<()> {
+    keys_change_by_count(Judge::Gotatun)
 }
 
 #[test]

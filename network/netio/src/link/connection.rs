@@ -6,20 +6,17 @@ use std::os::fd::AsRawFd;
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteMessage, RouteScope};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use weft_wire::{IpCidr, Ipv4Cidr, MacAddress};
 
 use super::{Address, LINK_GROUP, Link, Owner, Route, read};
 use crate::{Error, ErrorKind, InterfaceName, Namespace, Result};
 
-/// The port of VXLAN (RFC 7348, 8).
-const VXLAN_PORT: u16 = 4789;
-
 /// A connection to the links of the network namespace in which it was opened. Needs a tokio runtime; changes need
 /// CAP_NET_ADMIN.
 #[derive(Debug)]
 pub struct Links {
-    handle: Handle,
+    pub(super) handle: Handle,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -296,34 +293,6 @@ impl Links {
         }
     }
 
-    /// Makes a VXLAN device that is down, whose packets leave by the link `lower` from the first address of `ends` to
-    /// the second, on the port of RFC 7348, and marks it. It goes with `lower`.
-    pub async fn create_vxlan(
-        &self,
-        name: &InterfaceName,
-        vni: u32,
-        lower: &InterfaceName,
-        ends: (Ipv4Addr, Ipv4Addr),
-        owner: &Owner,
-    ) -> Result<()> {
-        let lower = self.expect(lower.as_str()).await?.index;
-        let device = LinkVxlan::new(name.as_str(), vni)
-            .dev(lower)
-            .local(ends.0)
-            .remote(ends.1)
-            .port(VXLAN_PORT)
-            .link_group(LINK_GROUP);
-        let made = self.handle.link().add(device.build()).execute().await;
-        made.map_err(|e| created(name, "VXLAN device", &e))?;
-        let marked = self.set_owner(name, owner).await;
-        if marked.is_err()
-            && let Ok(Some(link)) = self.link(name.as_str()).await
-        {
-            let _ = self.handle.link().del(link.index).execute().await;
-        }
-        marked
-    }
-
     /// Deletes the link of this name if it carries the mark of `owner`. It is no error if there is none;
     /// [`ErrorKind::Foreign`] if it is somebody else's, which is not touched.
     pub async fn delete(&self, name: &InterfaceName, owner: &Owner) -> Result<()> {
@@ -375,7 +344,7 @@ fn link_route(index: u32, destination: IpCidr) -> RouteMessage {
     }
 }
 
-fn created(name: &InterfaceName, kind: &str, e: &rtnetlink::Error) -> Error {
+pub(super) fn created(name: &InterfaceName, kind: &str, e: &rtnetlink::Error) -> Error {
     if errno(e) == Some(libc::EEXIST) {
         return Error::new(
             ErrorKind::Foreign,
@@ -386,14 +355,14 @@ fn created(name: &InterfaceName, kind: &str, e: &rtnetlink::Error) -> Error {
 }
 
 /// The kernel's errno, positive.
-fn errno(error: &rtnetlink::Error) -> Option<i32> {
+pub(super) fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.code.map(|code| code.get().abs()),
         _ => None,
     }
 }
 
-fn error(doing: &str, error: &rtnetlink::Error) -> Error {
+pub(super) fn error(doing: &str, error: &rtnetlink::Error) -> Error {
     match errno(error) {
         Some(errno) => Error::system(doing, std::io::Error::from_raw_os_error(errno)),
         None => Error::new(ErrorKind::Io, doing).with_source(error.to_string()),

@@ -7,9 +7,11 @@
 mod connection;
 mod owner;
 mod read;
+mod vxlan;
 
 pub use connection::Links;
 pub use owner::Owner;
+pub use vxlan::VxlanEnds;
 
 use std::net::Ipv4Addr;
 

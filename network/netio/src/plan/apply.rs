@@ -1,7 +1,7 @@
 //! Doing a plan.
 
 use super::{OnFailure, Operation, Plan};
-use crate::link::Links;
+use crate::link::{Links, VxlanEnds};
 use crate::{Error, Result, Tap, TapOptions, forwarding, ipv6, nft};
 
 impl Plan {
@@ -101,10 +101,13 @@ async fn perform(operation: &Operation, links: &Links) -> Result<()> {
             vni,
             lower,
             local,
-            remote,
+            remotes,
             owner,
         } => {
-            let ends = (*local, *remote);
+            let ends = VxlanEnds {
+                local: *local,
+                remotes,
+            };
             links.create_vxlan(name, *vni, lower, ends, owner).await?;
             ipv6::disable(name)
         }

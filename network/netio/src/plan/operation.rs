@@ -99,8 +99,8 @@ pub enum Operation {
         lower: InterfaceName,
         /// Where its packets come from.
         local: Ipv4Addr,
-        /// Where they go.
-        remote: Ipv4Addr,
+        /// The hosts that they go to.
+        remotes: Vec<Ipv4Addr>,
         /// Its mark.
         owner: Owner,
     },
@@ -236,13 +236,17 @@ impl fmt::Display for Operation {
                 name,
                 vni,
                 lower,
-                remote,
+                remotes,
                 owner,
                 ..
-            } => write!(
-                f,
-                "make VXLAN device {name}, network {vni}, by {lower} to {remote}, marked {owner}"
-            ),
+            } => {
+                let remotes: Vec<String> = remotes.iter().map(ToString::to_string).collect();
+                let to = remotes.join(" and ");
+                write!(
+                    f,
+                    "make VXLAN device {name}, network {vni}, by {lower} to {to}, marked {owner}"
+                )
+            }
             Self::JoinBridge { name, bridge } => write!(f, "join {name} to bridge {bridge}"),
             Self::SetUp { name } => write!(f, "set {name} up"),
             Self::SetRules { rules, before } => fmt_rules(rules, before.is_some(), f),

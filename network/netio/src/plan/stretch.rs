@@ -1,4 +1,4 @@
-//! What makes a network reach a bridge of another host, at layer 2: a VXLAN device (RFC 7348) among its ports.
+//! What makes a network reach bridges of other hosts, at layer 2: a VXLAN device (RFC 7348) among its ports.
 
 use std::net::Ipv4Addr;
 
@@ -11,6 +11,8 @@ use crate::{Error, ErrorKind, InterfaceName, NetworkName, NetworkSpec, Result};
 const PORT: &str = "~stretch";
 /// What VXLAN puts before a frame over IPv4: IPv4, UDP and VXLAN headers, and the frame's own Ethernet header.
 const OVERHEAD: u32 = 20 + 8 + 8 + 14;
+/// The most other hosts: a frame for all is sent to each of them.
+const MOST_REMOTES: usize = 64;
 /// The largest network identifier.
 const LARGEST_VNI: u32 = (1 << 24) - 1;
 
@@ -19,12 +21,12 @@ const LARGEST_VNI: u32 = (1 << 24) - 1;
 pub struct StretchSpec {
     /// The interface that the frames leave by: a tunnel's.
     pub lower: InterfaceName,
-    /// The network identifier, the same on both hosts.
+    /// The network identifier, the same on all hosts.
     pub vni: u32,
     /// The host's own address there.
     pub local: Ipv4Addr,
-    /// The other host's.
-    pub remote: Ipv4Addr,
+    /// The other hosts'. Each of them knows all others, this one as well.
+    pub remotes: Vec<Ipv4Addr>,
 }
 
 impl StretchSpec {
@@ -36,13 +38,10 @@ impl StretchSpec {
 
 /// What stretches a network that is there, and brings all its ports to `network.mtu`.
 ///
-/// [`ErrorKind::NotFound`] without its bridge, [`ErrorKind::Invalid`] for an identifier that is none.
+/// [`ErrorKind::NotFound`] without its bridge, [`ErrorKind::Invalid`] for an identifier or for hosts that are none.
 pub fn stretch(network: &NetworkSpec, spec: &StretchSpec, observed: &Observed) -> Result<Plan> {
-    if !(1..=LARGEST_VNI).contains(&spec.vni) {
-        let why = format!(
-            "network {}: {} is no VXLAN network identifier; they go from 1 to {LARGEST_VNI}",
-            network.name, spec.vni
-        );
+    if let Some(why) = wrong(spec) {
+        let why = format!("network {}: {why}", network.name);
         return Err(Error::new(ErrorKind::Invalid, why));
     }
     let bridge = find_bridge(network, observed)?;
@@ -57,7 +56,7 @@ pub fn stretch(network: &NetworkSpec, spec: &StretchSpec, observed: &Observed) -
         vni: spec.vni,
         lower: spec.lower.clone(),
         local: spec.local,
-        remote: spec.remote,
+        remotes: spec.remotes.clone(),
         owner,
     });
     operations.extend(resize(network, bridge, observed)?);
@@ -99,6 +98,34 @@ pub fn unstretch(network: &NetworkSpec, observed: &Observed) -> Result<Plan> {
         operations,
         OnFailure::GoOn,
     ))
+}
+
+/// What is wrong with a stretch, if anything is.
+fn wrong(spec: &StretchSpec) -> Option<String> {
+    let (vni, remotes) = (spec.vni, &spec.remotes);
+    if !(1..=LARGEST_VNI).contains(&vni) {
+        return Some(format!(
+            "{vni} is no VXLAN network identifier; they go from 1 to {LARGEST_VNI}"
+        ));
+    }
+    if remotes.is_empty() || remotes.len() > MOST_REMOTES {
+        let count = remotes.len();
+        return Some(format!(
+            "it can be shared with 1 to {MOST_REMOTES} other hosts, not with {count}"
+        ));
+    }
+    for (place, remote) in remotes.iter().enumerate() {
+        if *remote == spec.local {
+            return Some(format!("{remote} is this host itself"));
+        }
+        if remotes[..place].contains(remote) {
+            return Some(format!("{remote} is there twice"));
+        }
+        if remote.is_multicast() || remote.is_unspecified() || remote.is_broadcast() {
+            return Some(format!("{remote} is no address of a host"));
+        }
+    }
+    None
 }
 
 /// The device's name.
@@ -144,5 +171,33 @@ fn plan(
         operations,
         warnings: Vec::new(),
         on_failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(vni: u32, remotes: &[[u8; 4]]) -> StretchSpec {
+        StretchSpec {
+            lower: InterfaceName::new("wg0").expect("a name"),
+            vni,
+            local: Ipv4Addr::new(10, 99, 0, 1),
+            remotes: remotes.iter().map(|&octets| octets.into()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_stretched_to_is_told() {
+        let good: Vec<[u8; 4]> = (2..66).map(|host| [10, 99, 0, host]).collect();
+        assert_eq!(wrong(&spec(7, &good)), None);
+        let why = |vni, remotes: &[[u8; 4]]| wrong(&spec(vni, remotes)).expect("it is wrong");
+        assert!(why(0, &good).contains("1 to 16777215"));
+        assert!(why(1 << 24, &good).contains("1 to 16777215"));
+        assert!(why(7, &[]).contains("not with 0"));
+        assert!(why(7, &[&good[..], &[[10, 99, 1, 0]]].concat()).contains("not with 65"));
+        assert!(why(7, &[[10, 99, 0, 1]]).contains("this host itself"));
+        assert!(why(7, &[good[0], good[1], good[0]]).contains("10.99.0.2 is there twice"));
+        assert!(why(7, &[[239, 1, 1, 1]]).contains("no address of a host"));
     }
 }

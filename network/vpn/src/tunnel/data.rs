@@ -8,7 +8,7 @@ use super::jitter;
 use crate::indices::Named;
 use crate::ip::{IpPacket, padded_length};
 use crate::message::{DATA_HEADER, OVERHEAD};
-use crate::timing::{REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_ON_RECEIVE_AFTER};
+use crate::timing::{REKEY_AFTER_TIME, REKEY_ON_RECEIVE_AFTER};
 use crate::{Bytes, Delivery, Endpoint, Now, Output, PeerId, Refusal, Session, Tally};
 
 /// What packets to a peer are sealed with, and where they go.
@@ -100,7 +100,7 @@ impl Tunnel {
                 .data_sent(|| jitter(entropy), now.monotonic);
         }
         let old = session.is_initiator() && session.age(now.monotonic) >= REKEY_AFTER_TIME;
-        if old || session.sent() > REKEY_AFTER_MESSAGES {
+        if old || session.sent() > self.rekey_after_messages {
             self.want_handshake(slot, now, outputs);
         }
         self.schedule(slot);

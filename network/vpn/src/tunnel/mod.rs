@@ -25,7 +25,7 @@ use crate::key_log::KeyLog;
 use crate::load::{Load, LoadLimits};
 use crate::message::Message;
 use crate::peer::Peer;
-use crate::timing::LARGEST_JITTER;
+use crate::timing::{LARGEST_JITTER, REKEY_AFTER_MESSAGES};
 use crate::{Delivery, Endpoint, Now, Output, PeerId, PrivateKey, PublicKey, Refusal};
 
 pub use data::Lane;
@@ -54,6 +54,7 @@ pub struct Tunnel {
     load: Load,
     entropy: Box<dyn Entropy>,
     key_log: Option<Box<dyn KeyLog>>,
+    rekey_after_messages: u64,
 }
 
 impl Tunnel {
@@ -71,6 +72,7 @@ impl Tunnel {
             load: Load::new(LoadLimits::default()),
             entropy,
             key_log: None,
+            rekey_after_messages: REKEY_AFTER_MESSAGES,
         }
     }
 
@@ -83,6 +85,12 @@ impl Tunnel {
     /// labs alone.
     pub fn set_key_log(&mut self, log: Option<Box<dyn KeyLog>>) {
         self.key_log = log;
+    }
+
+    /// For tests: opens a new handshake after as many messages under one key, instead of [`REKEY_AFTER_MESSAGES`], which
+    /// nobody lives to see.
+    pub fn set_rekey_after_messages(&mut self, count: u64) {
+        self.rekey_after_messages = count.min(REKEY_AFTER_MESSAGES);
     }
 
     /// Handles a datagram that came from `from`, in place. If it carries a packet, that is given; if it is a

@@ -32,7 +32,7 @@ use declared::{Declared, Record};
 use running::{Running, advice, in_use, look_up, not_found};
 use secrets::{Secrets, read_key};
 
-/// How often names of peers that nobody knew are looked up again.
+/// How often names are looked up again of peers that nobody knew, or that do not answer.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(15);
 /// How long to wait for what a killed daemon had.
 const LET_GO: Duration = Duration::from_secs(3);
@@ -80,25 +80,23 @@ impl Tunnels {
         }
     }
 
-    /// Looks up names that nobody knew, for as long as it is awaited.
+    /// Looks up names again that nobody knew, or whose peers do not answer where they were, for as long as it is awaited.
     pub async fn keep(&self) {
         loop {
             tokio::time::sleep(LOOK_UP_AGAIN).await;
-            let unresolved: Vec<_> = {
+            let wanted: Vec<_> = {
                 let state = self.state.lock().await;
                 let of =
-                    |(name, running): (&String, &Running)| (name.clone(), running.unresolved());
+                    |(name, running): (&String, &Running)| (name.clone(), running.to_look_up());
                 state.tunnels.iter().map(of).collect()
             };
             // Others may look at tunnels meanwhile: a name server takes its time.
-            for (name, peers) in unresolved {
+            for (name, peers) in wanted {
                 for (key, endpoint) in peers {
-                    let Some(at) = look_up(&endpoint).await else {
-                        continue;
-                    };
+                    let found = look_up(&endpoint).await;
                     let mut state = self.state.lock().await;
                     if let Some(running) = state.tunnels.get_mut(&name) {
-                        running.resolve(key, at);
+                        running.resolve(key, &found);
                     }
                 }
             }

@@ -19,7 +19,7 @@ use weft_vpn::{HandshakeSecrets, PeerStatus, PublicKey, Tunnel};
 
 use super::declared::{Declared, Peer, Record};
 use super::secrets::Secrets;
-use crate::api::{Advice, Error, ErrorKind, PeerState, Result, Vpn, VpnPeer, VpnState};
+use crate::api::{Advice, Error, ErrorKind, PeerAdd, PeerState, Result, Vpn, VpnPeer, VpnState};
 use crate::network::from_netio;
 
 /// For how long packets move after a handshake (whitepaper, 6.1: reject after 180 seconds).
@@ -145,7 +145,7 @@ impl Running {
             .collect();
         change.persistent_keepalive = Some(peer.keepalive);
         if let Some(endpoint) = &peer.endpoint {
-            change.endpoint = look_up(endpoint).await;
+            change.endpoint = look_up(endpoint).await.first().copied();
             if change.endpoint.is_none() {
                 self.unresolved.push((peer.public, endpoint.clone()));
             }
@@ -194,19 +194,45 @@ impl Running {
         Ok(())
     }
 
-    /// Peers whose names nobody has known.
-    pub(super) fn unresolved(&self) -> Vec<(PublicKey, String)> {
-        self.unresolved.clone()
+    /// Peers whose names are to be looked up: nobody has known them, or the peer does not answer where it was.
+    pub(super) fn to_look_up(&self) -> Vec<(PublicKey, String)> {
+        let declared = self.record.tunnel.peers.iter();
+        let mut names: Vec<_> = declared.filter_map(named_endpoint).collect();
+        if !names.is_empty() {
+            let unanswered = self.unanswered();
+            names.retain(|(key, _)| unanswered.contains_key(key));
+        }
+        let known = |(key, _): &&(PublicKey, String)| !names.iter().any(|(other, _)| other == key);
+        let unresolved: Vec<_> = self.unresolved.iter().filter(known).cloned().collect();
+        names.extend(unresolved);
+        names
     }
 
-    /// Tells where one of them is.
-    pub(super) fn resolve(&mut self, key: PublicKey, at: SocketAddr) {
+    /// Where each of the peers is, as far as is known, that do not answer.
+    fn unanswered(&self) -> HashMap<PublicKey, Option<SocketAddr>> {
+        self.device.see(|machine| {
+            let peers = machine.peers().filter(|peer| peer.unanswered);
+            let place = |peer: PeerStatus<'_>| {
+                let remote = peer.endpoint.map(|endpoint| endpoint.remote);
+                (peer.public_key, remote)
+            };
+            peers.map(place).collect()
+        })
+    }
+
+    /// Tells the addresses that the name of one of them has now. A peer that answers meanwhile, or is tried at one of
+    /// them, is left where it is.
+    pub(super) fn resolve(&mut self, key: PublicKey, found: &[SocketAddr]) {
+        let Some(&first) = found.first() else { return };
         let before = self.unresolved.len();
         self.unresolved.retain(|(unresolved, _)| *unresolved != key);
-        if self.unresolved.len() < before {
+        let is_new = self.unresolved.len() < before;
+        let lost = self.unanswered().get(&key).copied();
+        let moved = lost.is_some_and(|at| at.is_none_or(|at| !found.contains(&at)));
+        if is_new || moved {
             let mut change = PeerChange::new(key);
             change.update_only = true;
-            change.endpoint = Some(at);
+            change.endpoint = Some(first);
             self.change(change);
         }
     }
@@ -342,11 +368,21 @@ fn within<T: Send>(
     }
 }
 
-/// The first address of `HOST:PORT`, if it is known soon.
-pub(super) async fn look_up(endpoint: &str) -> Option<SocketAddr> {
+/// The addresses of `HOST:PORT`, those that are known soon.
+pub(super) async fn look_up(endpoint: &str) -> Vec<SocketAddr> {
     let found = tokio::net::lookup_host(endpoint);
-    let found = tokio::time::timeout(LOOK_UP, found).await;
-    found.ok()?.ok()?.next()
+    match tokio::time::timeout(LOOK_UP, found).await {
+        Ok(Ok(found)) => found.collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A declared peer that is somewhere by name.
+fn named_endpoint(peer: &PeerAdd) -> Option<(PublicKey, String)> {
+    let key = peer.key.as_deref()?.parse().ok()?;
+    let endpoint = peer.endpoint.clone()?;
+    let is_name = endpoint.parse::<SocketAddr>().is_err();
+    is_name.then_some((key, endpoint))
 }
 
 /// Writes each handshake's secrets to the end of `file`, which is its owner's alone.
