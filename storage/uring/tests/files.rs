@@ -187,6 +187,38 @@ fn a_last_block_that_is_cut_short_is_filled_for_who_asks_for_it() {
 }
 
 #[test]
+fn a_volatile_file_with_room_in_advance_reads_as_any_other() {
+    use std::os::unix::fs::MetadataExt;
+    on_each(|_| async {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = folder.path().join("copy");
+        let options = OpenOptions {
+            volatile: true,
+            takes_room: true,
+            ..OpenOptions::default()
+        };
+        let device = FileDevice::create_with(&path, 0, &options).unwrap();
+        device.set_len(MIB).unwrap();
+        assert_eq!(device.info().size, MIB);
+        assert!(std::fs::metadata(&path).unwrap().blocks() * 512 >= MIB);
+        let queue = device.open(&spawner()).unwrap();
+        let write = |at, byte| Request::write(at, IoVec::copy_of(&[byte; 4096]));
+        let fua = |at, byte| Request::write_fua(at, IoVec::copy_of(&[byte; 4096]));
+        for request in [write(0, 1), fua(8192, 2), Request::flush()] {
+            queue.submit(request).await.result.unwrap();
+        }
+        let read = queue.submit(Request::read(0, IoVec::zeroed(16384))).await;
+        let bytes = read.buffer.into_buffer();
+        let at = |at: usize| &bytes[at..at + 4096];
+        assert!(at(0) == [1; 4096] && at(8192) == [2; 4096]);
+        assert!(at(4096) == [0; 4096] && at(12288) == [0; 4096]);
+        // It is as long as it is told to be, and no longer.
+        device.set_len(8192).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 8192);
+    });
+}
+
+#[test]
 fn requests_whose_futures_are_dropped_are_done_all_the_same() {
     on_each(|_| async {
         let folder = tempfile::tempdir().unwrap();

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, Info, Result, SECTOR, Spawner};
 
 use super::cached::Cached;
@@ -45,7 +47,7 @@ impl FileDevice {
         Self::create_with(path, size, &OpenOptions::default())
     }
 
-    /// [`create`](Self::create), opened as `options` say.
+    /// [`create`](Self::create), opened as `options` say; durable unless it is volatile.
     ///
     /// # Errors
     /// As [`create`](Self::create) and [`open`](Self::open).
@@ -64,8 +66,11 @@ impl FileDevice {
             }
             _ => cannot(path, "created", error),
         })?;
-        let opened = set_size(&file, size)
-            .and_then(|()| sync_folder_of(path))
+        let made = match options.volatile {
+            true => file.set_len(size),
+            false => set_size(&file, size).and_then(|()| sync_folder_of(path)),
+        };
+        let opened = made
             .map_err(|error| cannot(path, "created", error))
             .and_then(|()| Self::open(path, options));
         if opened.is_err() {
@@ -96,7 +101,7 @@ impl FileDevice {
     pub fn lock_to_write(&self) -> Result<()> {
         let done = lock::also_write(&self.file.file);
         done.map_err(|error| match error.raw_os_error() {
-            None => in_use(&self.file.path, error),
+            None => in_use(&self.file.path),
             Some(_) => cannot(&self.file.path, "locked", error),
         })
     }
@@ -155,6 +160,23 @@ fn set_size(file: &File, size: u64) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Makes a file longer with room for what it gains, where the file system can take it in advance.
+fn lengthen(file: &File, before: u64, size: u64) -> io::Result<()> {
+    let (start, len) = (before as libc::off_t, (size - before) as libc::off_t);
+    loop {
+        match fallocate(file, FallocateFlags::empty(), start, len) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return file.set_len(size),
+            Err(error) => {
+                // Some of it may have been taken. What matters is the first error.
+                let _ = file.set_len(before);
+                return Err(error.into());
+            }
+        }
+    }
+}
+
 /// Makes a new name durable.
 fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
@@ -189,6 +211,11 @@ impl BlockDevice for FileDevice {
     }
 
     fn set_len(&self, size: u64) -> Result<()> {
-        self.give_size(size, File::set_len).map(|_| ())
+        let before = self.file.size();
+        let give = |file: &File, size| match self.file.takes_room && size > before {
+            true => lengthen(file, before, size),
+            false => file.set_len(size),
+        };
+        self.give_size(size, give).map(|_| ())
     }
 }

@@ -69,6 +69,7 @@ impl Job {
         let misaligned = file.direct && !request.buffer.is_aligned(alignment);
         let refuses = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
         let phase = match request.op {
+            Op::Flush if file.volatile => Phase::Done,
             Op::Flush => Phase::Sync,
             _ if request.len == 0 => Phase::Done,
             Op::Read | Op::Write { .. } => Phase::Move { done: 0 },
@@ -118,15 +119,21 @@ impl Job {
         self.substitute.as_ref().unwrap_or(&self.request.buffer)
     }
 
+    /// Whether it must be on the medium when it is done.
+    fn is_durable(&self) -> bool {
+        let fua = matches!(
+            self.request.op,
+            Op::Write { fua: true } | Op::WriteZeroes { fua: true, .. }
+        );
+        fua && !self.file.volatile
+    }
+
     /// The next call. Must not be asked for once the job is done.
     pub(super) fn call(&self) -> Call {
         let Request {
             op, offset, len, ..
         } = self.request;
-        let durable = matches!(
-            op,
-            Op::Write { fua: true } | Op::WriteZeroes { fua: true, .. }
-        );
+        let durable = self.is_durable();
         match self.phase {
             Phase::Move { done } => {
                 let (offset, skip) = (offset + done, done as usize);
@@ -182,7 +189,6 @@ impl Job {
     }
 
     fn succeeded(&mut self, count: u64) -> Phase {
-        let fua = matches!(self.request.op, Op::WriteZeroes { fua: true, .. });
         match self.phase {
             Phase::Move { done } if self.ends_within_block(done, count) => {
                 let rest = self.request.len - done - count;
@@ -200,7 +206,7 @@ impl Job {
             Phase::WriteZeroes { done } if done + count < self.request.len => {
                 Phase::WriteZeroes { done: done + count }
             }
-            Phase::Punch | Phase::ZeroRange if fua => Phase::Sync,
+            Phase::Punch | Phase::ZeroRange if self.is_durable() => Phase::Sync,
             _ => Phase::Done,
         }
     }

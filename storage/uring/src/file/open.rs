@@ -52,6 +52,12 @@ pub struct OpenOptions {
     /// Whether a file that ends within a block goes on to the end of that block, with zeroes: images end so. Otherwise
     /// what is beyond the last whole block is no part of the device, as with the kernel's loop devices.
     pub fill_last_block: bool,
+    /// Whether a power cut may take along what was written: nothing is made durable, and a flush costs nothing. For a file
+    /// that is made once more if that happens. QEMU calls it `cache=unsafe`.
+    pub volatile: bool,
+    /// Whether room is taken for what a regular file gains at the moment it becomes longer, and not piece by piece as it is
+    /// written: so writing takes a fifth less processor time on ext4. For a file that is then written from end to end.
+    pub takes_room: bool,
 }
 
 impl Default for OpenOptions {
@@ -63,6 +69,8 @@ impl Default for OpenOptions {
             engine: Engine::Auto,
             lock: true,
             fill_last_block: false,
+            volatile: false,
+            takes_room: false,
         }
     }
 }
@@ -84,6 +92,10 @@ pub(super) struct OpenFile {
     pub(super) direct: bool,
     /// Whether its last block is whole although the file ends within it.
     pub(super) fill_last_block: bool,
+    /// Whether nothing is made durable.
+    pub(super) volatile: bool,
+    /// Whether it becomes longer with room for what it gains.
+    pub(super) takes_room: bool,
     /// Whether it lives in memory, where nothing waits for a disk.
     pub(super) in_memory: bool,
     /// Everything but the size.
@@ -130,7 +142,7 @@ impl OpenFile {
             .custom_flags(flags)
             .open(path);
         let file = opened.map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => in_use(path, error),
+            Some(libc::EBUSY) => in_use(path),
             Some(libc::EINVAL) if direct => no_direct(path),
             _ => cannot(path, "opened", error),
         })?;
@@ -147,7 +159,7 @@ impl OpenFile {
         if options.lock {
             lock::acquire(&file, options.read_only).map_err(|error| {
                 match error.raw_os_error() {
-                    None | Some(libc::EAGAIN | libc::EACCES) => in_use(path, error),
+                    None | Some(libc::EAGAIN | libc::EACCES) => in_use(path),
                     _ => cannot(path, "locked", error),
                 }
             })?;
@@ -171,6 +183,8 @@ impl OpenFile {
             engine: options.engine,
             direct,
             fill_last_block: options.fill_last_block && kind == Kind::Regular,
+            volatile: options.volatile,
+            takes_room: options.takes_room && kind == Kind::Regular && !in_memory,
             info,
             refuses: Refusals::default(),
         };
@@ -220,12 +234,12 @@ fn kind_of_file(path: &Path) -> Result<Kind> {
     }
 }
 
-pub(super) fn in_use(path: &Path, error: io::Error) -> Error {
+pub(super) fn in_use(path: &Path) -> Error {
     let sentence = format!(
-        "{} is in use: another opener holds it, in this program, another one or the kernel",
+        "{} is in use: another program has it open, or the kernel, or another part of this program",
         path.display()
     );
-    Error::new(ErrorKind::Busy, sentence).with_source(error)
+    Error::new(ErrorKind::Busy, sentence)
 }
 
 fn no_direct(path: &Path) -> Error {
