@@ -98,7 +98,7 @@ impl Daemon {
                     storage.take_back_members(),
                     storage.remember_scrubs(),
                     keeper.tunnels.keep(),
-                    storage.finish_image_jobs()
+                    keeper.finish_image_jobs()
                 );
             });
             let served = daemon.clone().serve(&paths.socket).await;

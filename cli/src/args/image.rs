@@ -6,6 +6,8 @@ use clap::{Args, Subcommand};
 use weft_service::api::Size;
 use weft_service::storage::images::{Format, Preallocation, Sizing};
 
+use super::PaceArgs;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Make an image; its space is taken as it is written
@@ -75,14 +77,20 @@ pub(crate) enum ImageCommand {
     },
     /// Make an image rest on another file; its disk stays what it is
     Rebase(ImageRebaseArgs),
-    /// Copy what an image has of its own into the one that it rests on, and empty it
+    /// Copy what an image has of its own into the one that it rests on, and empty it. An image in use is committed in the
+    /// background; its users have the one below then
     Commit(ImageCommitArgs),
+    /// Make an image another way than it was made; its disk stays what it is
+    Amend(ImageAmendArgs),
     /// Passphrases of an encrypted image
     #[command(subcommand)]
     Key(KeyCommand),
     /// Snapshots inside an image
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Bitmaps inside an image, which tell what was written since
+    #[command(subcommand)]
+    Bitmap(BitmapCommand),
     #[command(flatten)]
     Live(LiveCommand),
 }
@@ -108,7 +116,13 @@ pub(crate) enum LiveCommand {
         options: Vec<(String, String)>,
     },
     /// Copy what an image in use has from below into it, in the background; it rests on nothing then
-    Stream(ImageSyncArgs),
+    Stream {
+        #[command(flatten)]
+        sync: ImageSyncArgs,
+        /// Only what the images above this one have, on which it rests then
+        #[arg(long, value_name = "DISK")]
+        base: Option<String>,
+    },
     /// Copy an image in use to another DISK as it is now, in the background
     Backup {
         #[command(flatten)]
@@ -119,6 +133,16 @@ pub(crate) enum LiveCommand {
         #[arg(long)]
         bitmap: Option<String>,
     },
+    /// Copy an image in use to another DISK, in the background, which takes its place when it has caught up
+    Mirror {
+        #[command(flatten)]
+        sync: ImageSyncArgs,
+        /// The DISK that it is copied to, at least as large
+        target: String,
+        /// Overwrite what that holds
+        #[arg(long)]
+        force: bool,
+    },
     /// Pause, resume or bound what is done to an image in the background
     Sync(ImageSyncArgs),
     /// Give up what is done to an image in the background; the image is as good as before
@@ -126,7 +150,7 @@ pub(crate) enum LiveCommand {
         /// The DISK
         disk: String,
     },
-    /// Wait until nothing is done to an image in the background
+    /// Wait until nothing is done to an image in the background, and tell of the DISK that its users have then
     Wait {
         /// The DISK
         disk: String,
@@ -137,18 +161,8 @@ pub(crate) enum LiveCommand {
 pub(crate) struct ImageSyncArgs {
     /// The DISK
     pub(crate) disk: String,
-    /// Stop where it is; it goes on from there
-    #[arg(long, conflicts_with = "resume")]
-    pub(crate) pause: bool,
-    /// Go on
-    #[arg(long)]
-    pub(crate) resume: bool,
-    /// Bytes a second that foreground I/O does not push it below [default: 4M]
-    #[arg(long)]
-    pub(crate) floor: Option<Size>,
-    /// Bytes a second at most; 0 for as fast as the disks can [default: 0]
-    #[arg(long)]
-    pub(crate) ceiling: Option<Size>,
+    #[command(flatten)]
+    pub(crate) pace: PaceArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -228,6 +242,55 @@ pub(crate) enum SnapshotCommand {
         /// The snapshot's name or number
         tag: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BitmapCommand {
+    /// Record what is written from now on
+    Create {
+        /// The image
+        path: String,
+        /// What the bitmap is called
+        name: String,
+        /// Bytes that one bit stands for [default: the cluster, from 4K to 64K]
+        #[arg(long)]
+        granularity: Option<Size>,
+        /// Record nothing yet
+        #[arg(long)]
+        disabled: bool,
+    },
+    /// List the bitmaps, and how much each says was written
+    List {
+        /// The image
+        path: String,
+    },
+    /// Remove a bitmap
+    Remove(BitmapArgs),
+    /// Let a bitmap begin anew
+    Clear(BitmapArgs),
+    /// Record what is written from now on
+    Enable(BitmapArgs),
+    /// Record nothing from now on
+    Disable(BitmapArgs),
+    /// Let a bitmap say also what another one says
+    Merge {
+        #[command(flatten)]
+        bitmap: BitmapArgs,
+        /// The other bitmap
+        from: String,
+        /// The image that has the other one, if that is not the same
+        #[arg(long, value_name = "IMAGE")]
+        from_image: Option<String>,
+    },
+}
+
+/// Which bitmap.
+#[derive(Debug, Args)]
+pub(crate) struct BitmapArgs {
+    /// The image
+    pub(crate) path: String,
+    /// The bitmap
+    pub(crate) name: String,
 }
 
 /// Which image.
@@ -319,6 +382,9 @@ pub(crate) struct ImageConvertArgs {
     /// Write into a file that is there, in place of a new one
     #[arg(long)]
     pub(crate) onto: bool,
+    /// Do not wait until the copy is on the medium: a power cut in the next minute may take it along
+    #[arg(long)]
+    pub(crate) volatile: bool,
     #[command(flatten)]
     pub(crate) keys: KeyArgs,
     /// Encrypt the copy (LUKS) with the passphrase that this file holds
@@ -351,6 +417,19 @@ pub(crate) struct ImageResizeArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ImageAmendArgs {
+    /// The image
+    pub(crate) path: String,
+    /// KEY=VALUE by QEMU's names: compat, refcount_bits, lazy_refcounts, data_file, data_file_raw
+    #[arg(short = 'o', long = "option", required = true, value_parser = parse_option)]
+    pub(crate) options: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ImageRebaseArgs {
     /// The image
     pub(crate) path: String,
@@ -371,7 +450,7 @@ pub(crate) struct ImageRebaseArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImageCommitArgs {
-    /// The image
+    /// The image, or the DISK that it is: qcow2:PATH
     pub(crate) path: String,
     /// Leave the image as it is
     #[arg(long)]
@@ -379,6 +458,11 @@ pub(crate) struct ImageCommitArgs {
     /// Commit past those between into this one; the image is left as it is then
     #[arg(long, value_name = "FILE")]
     pub(crate) base: Option<String>,
+    /// Of an image in use: leave it on top, and commit those below it
+    #[arg(long)]
+    pub(crate) below: bool,
+    #[command(flatten)]
+    pub(crate) pace: PaceArgs,
     #[command(flatten)]
     pub(crate) keys: KeyArgs,
     #[command(flatten)]

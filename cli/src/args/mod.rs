@@ -3,19 +3,21 @@
 mod image;
 mod machine;
 mod network;
+mod pace;
 mod storage;
 mod vpn;
 
 pub(crate) use image::{
-    ImageArgs, ImageCheckArgs, ImageCommand, ImageCommitArgs, ImageConvertArgs, ImageCreateArgs,
-    ImageRebaseArgs, ImageResizeArgs, ImageSyncArgs, KeyArgs, KeyCommand, LiveCommand, RepairWhat,
-    SnapshotCommand, TrustArgs,
+    BitmapArgs, BitmapCommand, ImageAmendArgs, ImageArgs, ImageCheckArgs, ImageCommand,
+    ImageCommitArgs, ImageConvertArgs, ImageCreateArgs, ImageRebaseArgs, ImageResizeArgs,
+    ImageSyncArgs, KeyArgs, KeyCommand, LiveCommand, RepairWhat, SnapshotCommand, TrustArgs,
 };
 pub(crate) use machine::{VmCommand, VmRunArgs};
 pub(crate) use network::{NetCommand, PortCommand};
+pub(crate) use pace::PaceArgs;
 pub(crate) use storage::{
     DiskCommand, ExportCommand, LvCommand, LvType, RaidCommand, RaidCreateArgs, RaidGrowArgs,
-    RaidSyncArgs, VgCommand,
+    VgCommand,
 };
 
 pub(crate) use vpn::{PeerAddArgs, PeerCommand, VpnCommand, VpnCreateArgs, VpnImportArgs};
@@ -155,7 +157,7 @@ mod tests {
             "weft export add data/root --vhost /tmp/s",
             "weft net create lan --subnet 10.0.0.0/24 --mode isolated --dhcp off",
             "weft net port add lan p --tap t0",
-            "weft net stretch lan --vpn wg0 --vni 7 --remote 10.99.0.2",
+            "weft net stretch lan --vpn wg0 --vni 7 --remote 10.99.0.2 10.99.0.3",
             "weft net unstretch lan",
             "weft vpn create wg0 --address 10.99.0.1/24 --listen 51820 --key wg0.key",
             "weft vpn create wg0 --address 10.99.0.1/24 --address fd99::1/64 --net lan --nat --mtu 1380",

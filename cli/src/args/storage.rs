@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use weft_service::api::{MemberSize, Size, VolumeSize};
 
+use super::PaceArgs;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum DiskCommand {
     /// Make a disk file; its space is taken as it is written
@@ -168,18 +170,8 @@ pub(crate) struct RaidGrowArgs {
 pub(crate) struct RaidSyncArgs {
     /// The array
     pub(crate) name: String,
-    /// Stop where it is; it goes on from there
-    #[arg(long, conflicts_with = "resume")]
-    pub(crate) pause: bool,
-    /// Go on
-    #[arg(long)]
-    pub(crate) resume: bool,
-    /// Bytes of each member a second that foreground I/O does not push it below [default: 4M]
-    #[arg(long)]
-    pub(crate) floor: Option<Size>,
-    /// Bytes of each member a second at most; 0 for as fast as the disks can [default: 0]
-    #[arg(long)]
-    pub(crate) ceiling: Option<Size>,
+    #[command(flatten)]
+    pub(crate) pace: PaceArgs,
 }
 
 #[derive(Debug, Args)]

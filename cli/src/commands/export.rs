@@ -4,7 +4,7 @@ use weft_service::api::{Export, ExportAdd, Result};
 
 use super::{Nothing, absolute, address_argument, disk_argument};
 use crate::args::ExportCommand;
-use crate::client::Client;
+use crate::client::{Client, path};
 use crate::render::{Output, tables};
 
 pub(super) async fn run(client: &Client, output: &Output, command: ExportCommand) -> Result<()> {
@@ -25,9 +25,7 @@ pub(super) async fn run(client: &Client, output: &Output, command: ExportCommand
             output.show(&exports, |exports| tables::exports(exports));
         }
         ExportCommand::Remove { name } => {
-            client
-                .delete::<Nothing>(&format!("/v1/export/{name}"))
-                .await?;
+            client.delete::<Nothing>(&path(["export", &name])).await?;
             output.done(&format!("export {name} is closed"));
         }
     }

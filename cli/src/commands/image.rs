@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use weft_qcow2::Repair;
-use weft_service::api::{Error, ErrorKind, ImageCopy, Result, Size};
+use weft_service::api::{Error, ErrorKind, ImageCopy, RaidSync, Result, Size};
+use weft_service::storage::disks::ImageWord;
 use weft_service::storage::images::{
     self, Allow, Bitmaps, Commit, Convert, Create, Format, How, KeyChange, Keys, Measured, Name,
     Passphrase, Policy, Rebase, Resize,
 };
 
 use crate::args::{
-    Arguments, ImageArgs, ImageCheckArgs, ImageCommand, ImageCommitArgs, ImageConvertArgs,
-    ImageCreateArgs, ImageRebaseArgs, ImageResizeArgs, KeyArgs, KeyCommand, RepairWhat,
-    SnapshotCommand, TrustArgs,
+    Arguments, ImageAmendArgs, ImageArgs, ImageCheckArgs, ImageCommand, ImageCommitArgs,
+    ImageConvertArgs, ImageCreateArgs, ImageRebaseArgs, ImageResizeArgs, KeyArgs, KeyCommand,
+    RepairWhat, SnapshotCommand, TrustArgs,
 };
 use crate::render::images as tables;
 use crate::render::{CopyProgress, Output};
@@ -25,7 +26,15 @@ pub(crate) fn run(command: ImageCommand, output: &Output) -> Result<ExitCode> {
     {
         return Ok(ExitCode::SUCCESS);
     }
-    weft_uring::block_on(dispatch(command, output))
+    if let ImageCommand::Bitmap(command) = command {
+        return super::bitmap::run(command, output).map(|()| ExitCode::SUCCESS);
+    }
+    if let ImageCommand::Commit(request) = &command
+        && super::live::commit(request, output)?
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
+    weft_uring::block_on(dispatch(command, output)).map_err(super::live::who_has_it)
 }
 
 async fn dispatch(command: ImageCommand, output: &Output) -> Result<ExitCode> {
@@ -69,9 +78,12 @@ async fn dispatch(command: ImageCommand, output: &Output) -> Result<ExitCode> {
         }
         ImageCommand::Rebase(request) => rebase(request, output).await?,
         ImageCommand::Commit(request) => commit(request, output).await?,
+        ImageCommand::Amend(request) => amend(request, output).await?,
         ImageCommand::Key(command) => key(command, output).await?,
         ImageCommand::Snapshot(command) => snapshot(command, output).await?,
-        ImageCommand::Live(_) => unreachable!("these need the daemon"),
+        ImageCommand::Bitmap(_) | ImageCommand::Live(_) => {
+            unreachable!("these ask the daemon first")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -133,6 +145,7 @@ async fn create(request: ImageCreateArgs, output: &Output) -> Result<()> {
         overwrite: false,
         unseen_backing: false,
         key: key.transpose()?,
+        volatile: false,
     })
     .await?;
     show_info(&path, output).await
@@ -307,6 +320,7 @@ async fn convert(request: ImageConvertArgs, output: &Output) -> Result<()> {
             (true, false) => Bitmaps::All,
             (true, true) => Bitmaps::Sound,
         },
+        volatile: request.volatile,
     };
     let copy = images::convert(request, &tell).await?;
     progress.finish();
@@ -381,6 +395,14 @@ async fn rebase(request: ImageRebaseArgs, output: &Output) -> Result<()> {
 }
 
 async fn commit(request: ImageCommitArgs, output: &Output) -> Result<()> {
+    let path = &request.path;
+    let paced = RaidSync::from(request.pace) != RaidSync::default();
+    if paced || request.below || ImageWord::is_meant_by(path) {
+        let message = format!(
+            "{path} serves as no disk now: an image that nobody uses is named by its file, and committed at once"
+        );
+        return Err(Error::new(ErrorKind::Invalid, path, message));
+    }
     let base = request.base.as_deref().map(Name::of);
     let commit = Commit {
         image: Name::of(&request.path)?,
@@ -392,6 +414,26 @@ async fn commit(request: ImageCommitArgs, output: &Output) -> Result<()> {
     let tell = |done, total| progress.tell(done, total);
     images::commit(&commit, &tell).await?;
     progress.finish();
+    show_info(&request.path, output).await
+}
+
+async fn amend(request: ImageAmendArgs, output: &Output) -> Result<()> {
+    let amendments = images::read_amendments(&request.options, false)?;
+    if let Some((key, _)) = amendments.unknown.first() {
+        let message = match key.as_str() {
+            "size" => "a disk gets another size with `weft image resize`".to_owned(),
+            "backing_file" | "backing_fmt" => {
+                "an image rests on another one with `weft image rebase`".to_owned()
+            }
+            _ => format!("an image that is there cannot get another {key}: convert it"),
+        };
+        return Err(Error::general(ErrorKind::Invalid, message));
+    }
+    let how = How {
+        format: Some(Format::Qcow2),
+        ..reading(&request.keys, &request.trust)?
+    };
+    images::amend(&Name::of(&request.path)?, &how, &amendments).await?;
     show_info(&request.path, output).await
 }
 
@@ -432,7 +474,7 @@ async fn key(command: KeyCommand, output: &Output) -> Result<()> {
 async fn snapshot(command: SnapshotCommand, output: &Output) -> Result<()> {
     match command {
         SnapshotCommand::Create { path, tag } => {
-            let made = images::create_snapshot(&Name::of(&path)?, None, &tag).await?;
+            let made = images::create_snapshot(&Name::of(&path)?, None, &tag, true).await?;
             output.show(&made, |made| tables::snapshot_made(&path, made));
         }
         SnapshotCommand::List { path } => {

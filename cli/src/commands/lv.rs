@@ -4,7 +4,7 @@ use weft_service::api::{LvCreate, Rename, Resize, Result, Volume, VolumeKind};
 
 use super::{Nothing, volume_argument};
 use crate::args::{LvCommand, LvType};
-use crate::client::Client;
+use crate::client::{Client, path};
 use crate::render::{Output, details, tables};
 
 pub(super) async fn run(client: &Client, output: &Output, command: LvCommand) -> Result<()> {
@@ -26,7 +26,7 @@ pub(super) async fn run(client: &Client, output: &Output, command: LvCommand) ->
                 stripes,
                 stripe_bytes: stripe_size.map(|size| size.0),
             };
-            let volume: Volume = client.post(&format!("/v1/lv/{vg}/{lv}"), &request).await?;
+            let volume: Volume = client.post(&path(["lv", vg, lv]), &request).await?;
             output.show(&volume, details::volume);
         }
         LvCommand::List => {
@@ -35,26 +35,24 @@ pub(super) async fn run(client: &Client, output: &Output, command: LvCommand) ->
         }
         LvCommand::Show { volume } => {
             let (vg, lv) = volume_argument(&volume)?;
-            let volume: Volume = client.get(&format!("/v1/lv/{vg}/{lv}")).await?;
+            let volume: Volume = client.get(&path(["lv", vg, lv])).await?;
             output.show(&volume, details::volume);
         }
         LvCommand::Resize { volume, size } => {
             let (vg, lv) = volume_argument(&volume)?;
-            let path = format!("/v1/lv/{vg}/{lv}/resize");
-            let volume: Volume = client.post(&path, &Resize { size }).await?;
+            let target = path(["lv", vg, lv, "resize"]);
+            let volume: Volume = client.post(&target, &Resize { size }).await?;
             output.show(&volume, details::volume);
         }
         LvCommand::Rename { volume, to } => {
             let (vg, lv) = volume_argument(&volume)?;
-            let path = format!("/v1/lv/{vg}/{lv}/rename");
-            let volume: Volume = client.post(&path, &Rename { to }).await?;
+            let target = path(["lv", vg, lv, "rename"]);
+            let volume: Volume = client.post(&target, &Rename { to }).await?;
             output.show(&volume, details::volume);
         }
         LvCommand::Remove { volume } => {
             let (vg, lv) = volume_argument(&volume)?;
-            client
-                .delete::<Nothing>(&format!("/v1/lv/{vg}/{lv}"))
-                .await?;
+            client.delete::<Nothing>(&path(["lv", vg, lv])).await?;
             output.done(&format!("volume {volume} is removed"));
         }
     }

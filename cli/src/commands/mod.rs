@@ -1,5 +1,6 @@
 //! What each command asks of the daemon and how the answer is shown. Files are named after the nouns.
 
+mod bitmap;
 mod console;
 mod disk;
 mod export;

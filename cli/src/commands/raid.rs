@@ -8,8 +8,8 @@ use weft_service::api::{
 };
 
 use super::{Nothing, disk_argument, disk_arguments};
-use crate::args::{RaidCommand, RaidCreateArgs, RaidGrowArgs, RaidSyncArgs};
-use crate::client::Client;
+use crate::args::{RaidCommand, RaidCreateArgs, RaidGrowArgs};
+use crate::client::{Client, path};
 use crate::render::{Output, SyncProgress, details, tables};
 
 /// How often `wait` asks.
@@ -19,7 +19,7 @@ pub(super) async fn run(client: &Client, output: &Output, command: RaidCommand) 
     match command {
         RaidCommand::Stop { name } => {
             client
-                .post::<Nothing>(&format!("/v1/raid/{name}/stop"), &())
+                .post::<Nothing>(&path(["raid", &name, "stop"]), &())
                 .await?;
             output.done(&format!(
                 "array {name} is stopped; its data stays on the members"
@@ -30,7 +30,7 @@ pub(super) async fn run(client: &Client, output: &Output, command: RaidCommand) 
             output.show(&arrays, |arrays| tables::arrays(arrays));
         }
         RaidCommand::Show { name } => {
-            let array: Array = client.get(&format!("/v1/raid/{name}")).await?;
+            let array: Array = client.get(&path(["raid", &name])).await?;
             output.show(&array, details::array);
         }
         RaidCommand::Examine { disk } => {
@@ -45,7 +45,7 @@ pub(super) async fn run(client: &Client, output: &Output, command: RaidCommand) 
 
 /// Makes a change of which the array is shown afterwards.
 async fn changed(client: &Client, command: RaidCommand) -> Result<Array> {
-    let of = |name: &str, verb: &str| format!("/v1/raid/{name}/{verb}");
+    let of = |name: &str, verb: &str| path(["raid", name, verb]);
     match command {
         RaidCommand::Create(args) => client.post("/v1/raid", &create(args)?).await,
         RaidCommand::Assemble { name, disks, force } => {
@@ -103,8 +103,8 @@ async fn changed(client: &Client, command: RaidCommand) -> Result<Array> {
             client.post(&of(&name, "repair"), &request).await
         }
         RaidCommand::Sync(args) => {
-            let (name, request) = sync(args);
-            client.post(&of(&name, "sync"), &request).await
+            let request = RaidSync::from(args.pace);
+            client.post(&of(&args.name, "sync"), &request).await
         }
         RaidCommand::Stop { .. }
         | RaidCommand::List
@@ -143,15 +143,6 @@ fn grow(args: RaidGrowArgs) -> Result<(String, RaidGrow)> {
     Ok((args.name, request))
 }
 
-fn sync(args: RaidSyncArgs) -> (String, RaidSync) {
-    let request = RaidSync {
-        paused: (args.pause || args.resume).then_some(args.pause),
-        floor_bytes: args.floor.map(|size| size.0),
-        ceiling_bytes: args.ceiling.map(|size| size.0),
-    };
-    (args.name, request)
-}
-
 fn member(disk: &str) -> Result<RaidMember> {
     Ok(RaidMember {
         disk: disk_argument(disk)?,
@@ -163,7 +154,7 @@ fn member(disk: &str) -> Result<RaidMember> {
 async fn wait(client: &Client, output: &Output, name: &str) -> Result<()> {
     let mut progress = SyncProgress::new(name);
     let array = loop {
-        let array: Array = client.get(&format!("/v1/raid/{name}")).await?;
+        let array: Array = client.get(&path(["raid", name])).await?;
         if array.sync.action == SyncAction::Idle {
             break array;
         }

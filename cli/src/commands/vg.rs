@@ -4,7 +4,7 @@ use weft_service::api::{DiskList, Group, Rename, Result, VgCreate, VgImport};
 
 use super::{Nothing, disk_arguments};
 use crate::args::VgCommand;
-use crate::client::Client;
+use crate::client::{Client, path};
 use crate::render::{Output, details, tables};
 
 pub(super) async fn run(client: &Client, output: &Output, command: VgCommand) -> Result<()> {
@@ -32,12 +32,12 @@ pub(super) async fn run(client: &Client, output: &Output, command: VgCommand) ->
         }
         VgCommand::Rename { name, to } => {
             let group: Group = client
-                .post(&format!("/v1/vg/{name}/rename"), &Rename { to })
+                .post(&path(["vg", &name, "rename"]), &Rename { to })
                 .await?;
             output.show(&group, details::group);
         }
         VgCommand::Remove { name } => {
-            client.delete::<Nothing>(&format!("/v1/vg/{name}")).await?;
+            client.delete::<Nothing>(&path(["vg", &name])).await?;
             output.done(&format!(
                 "group {name} is removed; its disks carry no label now"
             ));
@@ -47,16 +47,16 @@ pub(super) async fn run(client: &Client, output: &Output, command: VgCommand) ->
             output.show(&groups, |groups| tables::groups(groups));
         }
         VgCommand::Show { name } => {
-            let group: Group = client.get(&format!("/v1/vg/{name}")).await?;
+            let group: Group = client.get(&path(["vg", &name])).await?;
             output.show(&group, details::group);
         }
         VgCommand::Check { name } => {
-            let group: Group = client.post(&format!("/v1/vg/{name}/check"), &()).await?;
+            let group: Group = client.post(&path(["vg", &name, "check"]), &()).await?;
             output.show(&group, details::group);
         }
         VgCommand::Deactivate { name } => {
             client
-                .post::<Nothing>(&format!("/v1/vg/{name}/deactivate"), &())
+                .post::<Nothing>(&path(["vg", &name, "deactivate"]), &())
                 .await?;
             output.done(&format!(
                 "group {name} is not served any more; its volumes stay"
@@ -83,9 +83,7 @@ async fn with_disks(
     let request = DiskList {
         disks: disk_arguments(disks)?,
     };
-    let group: Group = client
-        .post(&format!("/v1/vg/{name}/{verb}"), &request)
-        .await?;
+    let group: Group = client.post(&path(["vg", name, verb]), &request).await?;
     output.show(&group, details::group);
     Ok(())
 }

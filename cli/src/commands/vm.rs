@@ -4,7 +4,7 @@ use weft_service::api::{Machine, Result, Stop, VmRun};
 
 use super::{Nothing, absolute, console, disk_arguments};
 use crate::args::{VmCommand, VmRunArgs};
-use crate::client::Client;
+use crate::client::{Client, path};
 use crate::render::{Output, details, tables};
 
 pub(super) async fn run(client: &Client, output: &Output, command: VmCommand) -> Result<()> {
@@ -18,28 +18,28 @@ pub(super) async fn run(client: &Client, output: &Output, command: VmCommand) ->
             output.show(&machines, |machines| tables::machines(machines));
         }
         VmCommand::Show { name } => {
-            let machine: Machine = client.get(&format!("/v1/vm/{name}")).await?;
+            let machine: Machine = client.get(&path(["vm", &name])).await?;
             output.show(&machine, details::machine);
         }
         VmCommand::Console { name, log } => {
-            let machine: Machine = client.get(&format!("/v1/vm/{name}")).await?;
+            let machine: Machine = client.get(&path(["vm", &name])).await?;
             console::run(&machine, log).await?;
         }
         VmCommand::Stop { name, timeout } => {
             let request = Stop { seconds: timeout };
             client
-                .post::<Nothing>(&format!("/v1/vm/{name}/stop"), &request)
+                .post::<Nothing>(&path(["vm", &name, "stop"]), &request)
                 .await?;
             output.done(&format!("machine {name} has powered off"));
         }
         VmCommand::Kill { name } => {
             client
-                .post::<Nothing>(&format!("/v1/vm/{name}/kill"), &())
+                .post::<Nothing>(&path(["vm", &name, "kill"]), &())
                 .await?;
             output.done(&format!("machine {name} is ended"));
         }
         VmCommand::Remove { name } => {
-            client.delete::<Nothing>(&format!("/v1/vm/{name}")).await?;
+            client.delete::<Nothing>(&path(["vm", &name])).await?;
             output.done(&format!("machine {name} is forgotten"));
         }
     }

@@ -1,4 +1,4 @@
-//! Options of an image that is there: its keys, and no others.
+//! Options of an image that is there: its keys, and what else can become another way.
 
 use std::time::Duration;
 
@@ -6,20 +6,51 @@ use weft_service::api::{Error, ErrorKind, Result};
 use weft_service::storage::images::{self, KeyChange, USUAL_TIME};
 
 use super::args::Amend;
-use super::commands::{not_opened, target, unsupported};
+use super::commands::{OPTIONS_OF_AMEND, help_lines, not_opened, target, unsupported};
 use super::secrets::Secrets;
 use super::words;
+use crate::render::print;
 
 pub(super) async fn run(amend: Amend) -> Result<u8> {
-    let (name, how) = target(&amend.common, &amend.filename)?;
-    let secrets = Secrets::of(&amend.common.object)?;
-    let change = change(&words::options(&amend.options), &secrets)?;
-    images::change_keys(&name, how.format, &how.keys, &change, amend.force)
-        .await
-        .map_err(|error| match error.kind {
-            ErrorKind::NotFound => not_opened(&amend.filename, error),
-            _ => error,
-        })?;
+    if words::asks_for_help(&amend.options) {
+        let lines = help_lines(OPTIONS_OF_AMEND);
+        print(format!("Amend options for 'qcow2':\n{lines}").as_bytes());
+        return Ok(0);
+    }
+    let filename = amend.filename.as_deref().ok_or_else(|| {
+        let message = "Expecting one image file name";
+        Error::general(ErrorKind::Invalid, message)
+    })?;
+    let (name, how) = target(&amend.common, filename)?;
+    let told = |error: Error| match error.kind {
+        ErrorKind::NotFound => not_opened(filename, error),
+        _ => error,
+    };
+    let options = words::options(&amend.options);
+    let (keys, others): (Vec<_>, Vec<_>) = options
+        .into_iter()
+        .partition(|(key, _)| key.starts_with("encrypt."));
+    let amendments = images::read_amendments(&others, true)?;
+    if let Some((key, _)) = amendments.unknown.first() {
+        let message = match key.as_str() {
+            "backing_file" | "backing_fmt" => {
+                "Cannot amend the backing file: rebase does that".to_owned()
+            }
+            _ => format!("Invalid parameter '{key}'"),
+        };
+        return Err(Error::general(ErrorKind::Invalid, message));
+    }
+    if !amendments.is_empty() {
+        images::amend(&name, &how, &amendments)
+            .await
+            .map_err(told)?;
+    }
+    if !keys.is_empty() {
+        let change = change(&keys, &Secrets::of(&amend.common.object)?)?;
+        images::change_keys(&name, how.format, &how.keys, &change, amend.force)
+            .await
+            .map_err(told)?;
+    }
     Ok(0)
 }
 

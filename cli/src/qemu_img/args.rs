@@ -80,7 +80,8 @@ pub(super) struct Amend {
     cache: Option<String>,
     #[arg(short = 'p')]
     progress: bool,
-    pub(super) filename: String,
+    /// Missing only with `-o help`
+    pub(super) filename: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -178,7 +179,7 @@ pub(super) struct Convert {
     #[arg(short = 'n')]
     pub(super) onto: bool,
     #[arg(short = 't', value_name = "CACHE")]
-    cache: Option<String>,
+    pub(super) cache: Option<String>,
     #[arg(short = 'T', value_name = "CACHE")]
     source_cache: Option<String>,
     #[arg(short = 'O', value_name = "FMT")]
@@ -331,6 +332,8 @@ mod tests {
             "x measure --size 1G -O qcow2",
             "x bitmap --add -g 64k a b",
             "x amend --object secret,id=a,file=b -o encrypt.state=active,encrypt.new-secret=a a",
+            "x amend -o compat=1.1,refcount_bits=1 a",
+            "x amend -f qcow2 -o help",
             "x convert --bitmaps --skip-broken-bitmaps --salvage a b c",
         ] {
             Arguments::try_parse_from(line.split(' '))

@@ -1,8 +1,8 @@
 //! Bitmaps. Of several actions in one line each is done once, in the order in which a line makes sense: made, cleared,
 //! merged into, switched, removed.
 
-use weft_service::api::{Error, ErrorKind, Result};
-use weft_service::storage::images::{self, BitmapChange};
+use weft_service::api::{Error, ErrorKind, ImageBitmapChange, Result};
+use weft_service::storage::images::{self, Format, Name};
 
 use super::args::Bitmap;
 use super::commands::{not_opened, target};
@@ -11,47 +11,49 @@ use super::words;
 
 pub(super) async fn run(bitmap: Bitmap) -> Result<u8> {
     let (name, how) = target(&bitmap.common, &bitmap.filename)?;
-    let changes = changes(&bitmap)?;
-    images::change_bitmap(&name, how.format, &bitmap.bitmap, &changes)
+    let (changes, source) = (changes(&bitmap)?, source(&bitmap)?);
+    images::change_bitmap(&name, how.format, &bitmap.bitmap, &changes, source.as_ref())
         .await
         .map_err(|error| not_opened(&bitmap.filename, error))?;
     Ok(0)
 }
 
-fn changes(bitmap: &Bitmap) -> Result<Vec<BitmapChange>> {
+/// The other image that bitmaps are merged from.
+fn source(bitmap: &Bitmap) -> Result<Option<(Name, Option<Format>)>> {
+    let Some(file) = &bitmap.source_file else {
+        return Ok(None);
+    };
+    if bitmap.merge.is_empty() {
+        let message = "Merge bitmap source file only supported with --merge";
+        return Err(Error::general(ErrorKind::Invalid, message));
+    }
+    let format = words::format(bitmap.source_format.as_ref())?;
+    let source = words::image(file, false, &Secrets::default())?;
+    Ok(Some((source.name, format)))
+}
+
+fn changes(bitmap: &Bitmap) -> Result<Vec<ImageBitmapChange>> {
     let invalid = |message: &str| Error::general(ErrorKind::Invalid, message);
-    let granularity = match &bitmap.granularity {
+    let granularity_bytes = match &bitmap.granularity {
         Some(_) if !bitmap.add => return Err(invalid("granularity only supported with --add")),
         Some(text) => Some(words::size(text)?),
         None => None,
     };
-    let source = match &bitmap.source_file {
-        Some(_) if bitmap.merge.is_empty() => {
-            return Err(invalid(
-                "Merge bitmap source file only supported with --merge",
-            ));
-        }
-        Some(file) => {
-            let format = words::format(bitmap.source_format.as_ref())?;
-            let source = words::image(file, false, &Secrets::default())?;
-            Some((source.name, format))
-        }
-        None => None,
-    };
     let mut changes = Vec::new();
     if bitmap.add {
-        changes.push(BitmapChange::Add(granularity));
+        changes.push(ImageBitmapChange::Add { granularity_bytes });
     }
     if bitmap.clear {
-        changes.push(BitmapChange::Clear);
+        changes.push(ImageBitmapChange::Clear);
     }
     for other in &bitmap.merge {
-        changes.push(BitmapChange::Merge(other.clone(), source.clone()));
+        let from = other.clone();
+        changes.push(ImageBitmapChange::Merge { from });
     }
     for (asked, change) in [
-        (bitmap.enable, BitmapChange::Enable),
-        (bitmap.disable, BitmapChange::Disable),
-        (bitmap.remove, BitmapChange::Remove),
+        (bitmap.enable, ImageBitmapChange::Enable),
+        (bitmap.disable, ImageBitmapChange::Disable),
+        (bitmap.remove, ImageBitmapChange::Remove),
     ] {
         if asked {
             changes.push(change);

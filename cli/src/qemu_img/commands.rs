@@ -57,6 +57,7 @@ pub(super) fn target(common: &Common, filename: &str) -> Result<(Name, How)> {
         format: picked.format.or(words::format(common.format.as_ref())?),
         locked: !common.force_share,
         keys: picked.keys,
+        below: picked.below,
         ..How::to_read(Policy::TRUSTING)
     };
     Ok((picked.name, how))
@@ -125,6 +126,7 @@ async fn create(create: args::Create) -> Result<u8> {
         overwrite: true,
         unseen_backing: create.unseen,
         key,
+        volatile: false,
     })
     .await?;
     say(&create.common, &show::formatted(&path, &made, &said));
@@ -203,17 +205,62 @@ const QCOW2_OPTIONS: &[(&str, &str)] = &[
     ("size=<size>", "Virtual disk size"),
 ];
 
+/// Those that a qcow2 image can have another way later.
+pub(super) const OPTIONS_OF_AMEND: &[(&str, &str)] = &[
+    (
+        "compat=<str>",
+        "Compatibility level (v2 [0.10] or v3 [1.1])",
+    ),
+    ("data_file=<str>", "File name of an external data file"),
+    (
+        "data_file_raw=<bool (on/off)>",
+        "The external data file must stay valid as a raw image",
+    ),
+    (
+        "encrypt.iter-time=<num>",
+        "Time to spend in PBKDF in milliseconds",
+    ),
+    (
+        "encrypt.keyslot=<num>",
+        "Select a single keyslot to modify explicitly",
+    ),
+    (
+        "encrypt.new-secret=<str>",
+        "New secret to set in the matching keyslots",
+    ),
+    (
+        "encrypt.old-secret=<str>",
+        "Select all keyslots that match this password",
+    ),
+    (
+        "encrypt.state=<str>",
+        "Select new state of affected keyslots (active/inactive)",
+    ),
+    (
+        "lazy_refcounts=<bool (on/off)>",
+        "Postpone refcount updates",
+    ),
+    (
+        "refcount_bits=<num>",
+        "Width of a reference count entry in bits",
+    ),
+    ("size=<size>", "Virtual disk size"),
+];
+
 /// The options of a format.
 fn help(format: Format) -> String {
     let options = match format {
         Format::Raw => RAW_OPTIONS,
         Format::Qcow2 => QCOW2_OPTIONS,
     };
-    let lines: Vec<String> = options
-        .iter()
-        .map(|(name, what)| format!("  {name:<22} - {what}\n"))
-        .collect();
-    format!("Supported {} options:\n{}", format.name(), lines.concat())
+    let lines = help_lines(options);
+    format!("Supported {} options:\n{lines}", format.name())
+}
+
+/// A line for each option.
+pub(super) fn help_lines(options: &[(&str, &str)]) -> String {
+    let line = |(name, what): &(&str, &str)| format!("  {name:<22} - {what}\n");
+    options.iter().map(line).collect()
 }
 
 async fn info(info: args::Info) -> Result<u8> {
@@ -380,7 +427,7 @@ async fn snapshot(snapshot: args::Snapshot) -> Result<u8> {
     match (&snapshot.apply, &snapshot.create, &snapshot.delete) {
         (Some(tag), ..) => images::apply_snapshot(&name, how.format, tag).await?,
         (_, Some(tag), _) => {
-            images::create_snapshot(&name, how.format, tag).await?;
+            images::create_snapshot(&name, how.format, tag, false).await?;
         }
         (.., Some(tag)) => images::delete_snapshot(&name, how.format, tag).await?,
         _ => {

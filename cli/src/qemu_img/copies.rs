@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use weft_service::api::{Error, ErrorKind, Result};
 use weft_service::storage::images::{
-    self, Bitmaps, Commit, Convert, Format, How, Name, Policy, Rebase,
+    self, Below, Bitmaps, Commit, Convert, Format, How, Name, Policy, Rebase,
 };
 
 use super::args::{self, Common};
@@ -125,6 +125,10 @@ fn request(convert: args::Convert, from: Vec<(Name, How)>) -> Result<Convert> {
     let output = &convert.filenames[convert.filenames.len() - 1];
     let secrets = Secrets::of(&convert.common.object)?;
     let to = words::image(output, convert.target_image_opts, &secrets)?;
+    if to.below != Below::AsItSays {
+        let message = format!("{output}: what a copy rests on is said with -B");
+        return Err(Error::new(ErrorKind::Unsupported, output, message));
+    }
     let format = to.format.or(words::format(convert.output_format.as_ref())?);
     let backing_format = words::format(convert.backing_format.as_ref())?;
     if convert.backing.is_some() && backing_format.is_none() {
@@ -137,6 +141,7 @@ fn request(convert: args::Convert, from: Vec<(Name, How)>) -> Result<Convert> {
         let message = "Compression and encryption not supported at the same time";
         return Err(Error::general(ErrorKind::Unsupported, message));
     }
+    let volatile = words::volatile(convert.cache.as_deref())?;
     Ok(Convert {
         from,
         onto: convert.onto || matches!(to.name, Name::Nbd(_)),
@@ -158,6 +163,7 @@ fn request(convert: args::Convert, from: Vec<(Name, How)>) -> Result<Convert> {
             (true, false) => Bitmaps::All,
             (true, true) => Bitmaps::Sound,
         },
+        volatile,
     })
 }
 

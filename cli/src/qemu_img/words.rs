@@ -1,7 +1,7 @@
 //! QEMU's ways to write options, sizes and names.
 
 use weft_service::api::{Error, ErrorKind, Result, Size};
-use weft_service::storage::images::{Format, Keys, Name, Sizing};
+use weft_service::storage::images::{Below, Described, Format, Keys, Name, Sizing, named};
 
 use super::secrets::Secrets;
 
@@ -58,6 +58,19 @@ pub(super) fn size(text: &str) -> Result<u64> {
         })
 }
 
+/// Whether a power cut may take along what was written, by the name of a cache mode. QEMU's convert takes `unsafe` unless it
+/// is told another.
+pub(super) fn volatile(cache: Option<&str>) -> Result<bool> {
+    match cache.unwrap_or("unsafe") {
+        "unsafe" => Ok(true),
+        "none" | "off" | "writeback" | "writethrough" | "directsync" => Ok(false),
+        other => {
+            let message = format!("Invalid cache option: {other}");
+            Err(Error::general(ErrorKind::Invalid, message))
+        }
+    }
+}
+
 pub(super) fn sizing(text: &str) -> Result<Sizing> {
     match (text.strip_prefix('+'), text.strip_prefix('-')) {
         (Some(more), _) => size(more).map(Sizing::More),
@@ -77,40 +90,30 @@ pub(super) fn snapshot(text: &str) -> String {
     found.map_or_else(|| text.to_owned(), |(_, value)| value.clone())
 }
 
-/// An image, with the format and the keys that `--image-opts` tell.
+/// An image, by its name, by `json:{…}`, or by the options of `--image-opts`.
 pub(super) fn image(text: &str, image_opts: bool, secrets: &Secrets) -> Result<Picked> {
-    if !image_opts {
-        return Ok(Picked {
-            name: named(text)?,
-            format: None,
-            keys: Keys::default(),
-        });
-    }
-    let (mut name, mut driver, mut keys) = (None, None, Keys::default());
-    for (key, value) in options(&[text.to_owned()]) {
-        let (depth, below) = depth(&key);
-        match (below, depth) {
-            ("driver", 0) => driver = Some(value),
-            ("filename" | "file.filename", 0) => name = Some(named(&value)?),
-            // What an image rests on it says itself.
-            ("driver", _) => {}
-            ("file.driver", _) if value == "file" => {}
-            ("encrypt.format", _) if value == "luks" => {}
-            ("encrypt.key-secret", _) => keys.insert(depth, secrets.find(&value)?),
-            _ => {
-                let message = format!("--image-opts: {key}={value} is not known here");
-                return Err(Error::general(ErrorKind::Unsupported, message));
-            }
+    let described = match image_opts {
+        true => {
+            let options = options(&[text.to_owned()]);
+            Described::of_options(
+                options
+                    .into_iter()
+                    .map(|(key, value)| (key, Some(value)))
+                    .collect(),
+            )?
         }
+        false if Described::is_json(text) => Described::of_json(text)?,
+        false => Described::at(named(text)?),
+    };
+    let mut keys = Keys::default();
+    for (depth, id) in &described.secrets {
+        keys.insert(*depth, secrets.find(id)?);
     }
-    let name = name.ok_or_else(|| {
-        let message = "--image-opts: file.filename= is missing".to_owned();
-        Error::general(ErrorKind::Invalid, message)
-    })?;
     Ok(Picked {
-        name,
-        format: format(driver.as_ref())?,
+        name: described.name,
+        format: described.format,
         keys,
+        below: described.below,
     })
 }
 
@@ -119,33 +122,7 @@ pub(super) struct Picked {
     pub(super) name: Name,
     pub(super) format: Option<Format>,
     pub(super) keys: Keys,
-}
-
-/// How deep in the chain the image is that an option is about, and the option.
-fn depth(key: &str) -> (usize, &str) {
-    let (mut depth, mut key) = (0, key);
-    while let Some(below) = key.strip_prefix("backing.") {
-        (depth, key) = (depth + 1, below);
-    }
-    (depth, key)
-}
-
-/// QEMU's short names of NBD exports are URLs too.
-fn named(text: &str) -> Result<Name> {
-    let Some(rest) = text
-        .strip_prefix("nbd:")
-        .filter(|rest| !rest.starts_with("//"))
-    else {
-        return Name::of(text);
-    };
-    let (place, export) = match rest.split_once(":exportname=") {
-        Some((place, export)) => (place, export),
-        None => (rest, ""),
-    };
-    match place.strip_prefix("unix:") {
-        Some(path) => Name::of(&format!("nbd+unix:///{export}?socket={path}")),
-        None => Name::of(&format!("nbd://{place}/{export}")),
-    }
+    pub(super) below: Below,
 }
 
 #[cfg(test)]
@@ -177,6 +154,13 @@ mod tests {
         assert_eq!(sizing("-1M").unwrap(), Sizing::Less(1 << 20));
         assert_eq!(snapshot("snapshot.id=3"), "3");
         assert_eq!(snapshot("monday"), "monday");
+    }
+
+    #[test]
+    fn cache_modes_say_whether_a_copy_is_durable() {
+        assert!(volatile(None).unwrap() && volatile(Some("unsafe")).unwrap());
+        assert!(!volatile(Some("writeback")).unwrap() && !volatile(Some("none")).unwrap());
+        assert!(volatile(Some("safe")).is_err());
     }
 
     #[test]

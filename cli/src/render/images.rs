@@ -2,8 +2,8 @@
 
 use time::OffsetDateTime;
 use weft_service::api::{
-    ImageCheck, ImageComparison, ImageDisk, ImageExtent, ImageInfo, ImageLuks, ImageSnapshot,
-    Qcow2Info, Size,
+    ImageBitmap, ImageCheck, ImageComparison, ImageDisk, ImageExtent, ImageInfo, ImageLuks,
+    ImageSnapshot, Qcow2Info, Size,
 };
 
 use super::details::lines;
@@ -95,16 +95,9 @@ fn qcow2_pairs(qcow2: &Qcow2Info) -> Vec<(&'static str, String)> {
         pairs.push(("data in", format!("{file}{raw}")));
     }
     for bitmap in &qcow2.bitmaps {
-        let state = match (bitmap.in_use, bitmap.auto) {
-            (true, _) => ", was not closed",
-            (false, true) => "",
-            (false, false) => ", disabled",
-        };
-        let granularity = Size(bitmap.granularity_bytes);
-        pairs.push((
-            "bitmap",
-            format!("{}, of {granularity}{state}", bitmap.name),
-        ));
+        let (name, granularity) = (&bitmap.name, Size(bitmap.granularity_bytes));
+        let state = bitmap_state(bitmap);
+        pairs.push(("bitmap", format!("{name}, of {granularity}, {state}")));
     }
     pairs
 }
@@ -121,6 +114,30 @@ pub(crate) fn snapshots(all: &[ImageSnapshot]) -> String {
         ]
     };
     table(["ID", "NAME", "MADE", "SIZE"], all.iter().map(row))
+}
+
+pub(crate) fn bitmaps(all: &[ImageBitmap]) -> String {
+    let row = |bitmap: &ImageBitmap| {
+        let written = bitmap.dirty_bytes.map(|bytes| Size(bytes).to_string());
+        [
+            bitmap.name.clone(),
+            Size(bitmap.granularity_bytes).to_string(),
+            bitmap_state(bitmap).to_owned(),
+            written.unwrap_or("-".to_owned()),
+        ]
+    };
+    table(
+        ["NAME", "GRANULARITY", "STATE", "WRITTEN"],
+        all.iter().map(row),
+    )
+}
+
+fn bitmap_state(bitmap: &ImageBitmap) -> &'static str {
+    match (bitmap.in_use, bitmap.auto) {
+        (true, _) => "was not closed",
+        (false, true) => "records",
+        (false, false) => "disabled",
+    }
 }
 
 /// When a snapshot was made, in UTC.
@@ -246,6 +263,9 @@ pub(crate) fn open_one(image: &ImageDisk) -> String {
             "job       {} {percent} %{speed}\n",
             word(job.action)
         ));
+    }
+    if let Some(place) = &image.moves_to {
+        text.push_str(&format!("moves to  {place}\n"));
     }
     if let Some(trouble) = &image.trouble {
         text.push_str(&format!("trouble   {trouble}\n"));

@@ -101,6 +101,8 @@ pub(super) fn word(action: SyncAction) -> &'static str {
         SyncAction::Reshape => "reshape",
         SyncAction::Stream => "stream",
         SyncAction::Backup => "backup",
+        SyncAction::Mirror => "mirror",
+        SyncAction::Commit => "commit",
     }
 }
 

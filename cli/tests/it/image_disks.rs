@@ -60,6 +60,14 @@ pub(crate) fn overlay(weft: &Weft) {
     weft.ok(&["image", "create", "top.qcow2", "--backing", "base.qcow2"]);
 }
 
+/// And another one, in a folder that the base is not in.
+fn overlay_elsewhere(weft: &Weft) {
+    std::fs::create_dir(weft.path("in")).unwrap();
+    overlay(weft);
+    let made = ["image", "create", "in/top.qcow2"];
+    weft.ok(&[&made[..], &["--backing", "../base.qcow2"]].concat());
+}
+
 #[test]
 fn an_image_is_a_disk_of_its_size_and_is_whole_when_it_is_let_go() {
     require!("qemu-img", "qemu-io", "nbdcopy");
@@ -128,6 +136,13 @@ fn two_words_for_one_file_are_one_disk() {
     }
     let (kind, message) = weft.fails(&["vg", "create", "data", "./base.qcow2", "--force"]);
     assert_eq!(kind, "in-use", "{message}");
+    // Commands that need no daemon say that it is the one who has them, and where to look.
+    let shown = format!("`weft image show qcow2:{}`", weft.at("top.qcow2"));
+    for (command, file) in [("info", "link"), ("map", "top.qcow2")] {
+        let (kind, message) = weft.fails(&["image", command, file]);
+        assert_eq!(kind, "busy", "{command}: {message}");
+        assert!(message.contains(&shown), "{command}: {message}");
+    }
     // Several clients write an image in agreement, and what it rests on may be read.
     export(&weft, "qcow2:./link,allow=./base.qcow2", "again");
     let address = format!("unix:{}", weft.at("nbd.sock"));
@@ -153,15 +168,7 @@ fn two_words_for_one_file_are_one_disk() {
 #[test]
 fn files_that_lie_elsewhere_are_opened_only_if_the_word_allows_them() {
     let weft = Weft::new();
-    std::fs::create_dir(weft.path("in")).unwrap();
-    overlay(&weft);
-    weft.ok(&[
-        "image",
-        "create",
-        "in/top.qcow2",
-        "--backing",
-        "../base.qcow2",
-    ]);
+    overlay_elsewhere(&weft);
     let (kind, message) = refused(&weft, "qcow2:./in/top.qcow2");
     assert_eq!(kind, "permission", "{message}");
     let base = weft.at("base.qcow2");
@@ -238,15 +245,7 @@ fn what_is_no_image_is_no_disk() {
 fn an_image_export_comes_back_after_a_crash() {
     require!("qemu-img", "qemu-io");
     let weft = Weft::new();
-    std::fs::create_dir(weft.path("in")).unwrap();
-    overlay(&weft);
-    weft.ok(&[
-        "image",
-        "create",
-        "in/top.qcow2",
-        "--backing",
-        "../base.qcow2",
-    ]);
+    overlay_elsewhere(&weft);
     let word = format!("qcow2:./in/top.qcow2,allow={}", weft.at("base.qcow2"));
     export(&weft, &word, "top");
     io(&weft, "top", &["write -P 2 512k 8M", "flush"]);

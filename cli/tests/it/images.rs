@@ -72,6 +72,10 @@ fn snapshots_are_made_applied_and_deleted() {
     qemu(&weft, &["qemu-io", "-c", "write -P 1 0 1M", "a.qcow2"]);
     let made = weft.json(&["image", "snapshot", "create", "a.qcow2", "monday"]);
     assert_eq!(made["id"], "1");
+    for (tag, expected) in [("monday", "exists"), ("1", "exists"), ("", "invalid")] {
+        let (kind, message) = weft.fails(&["image", "snapshot", "create", "a.qcow2", tag]);
+        assert_eq!(kind, expected, "{message}");
+    }
     qemu(&weft, &["qemu-io", "-c", "write -P 2 0 1M", "a.qcow2"]);
     let all = weft.json(&["image", "snapshot", "list", "a.qcow2"]);
     assert_eq!(all[0]["name"], "monday");

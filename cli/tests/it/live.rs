@@ -19,17 +19,17 @@ const BLOCK: u64 = 20 << 10;
 const BLOCKS: u64 = (64 << 20) / BLOCK;
 
 /// What the client has written: the seed of each block, zero for zeroes.
-type Written = BTreeMap<u64, u64>;
+pub(crate) type Written = BTreeMap<u64, u64>;
 
 /// A client that writes until it is told to stop.
-struct Writer {
+pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     thread: JoinHandle<Written>,
 }
 
 impl Writer {
-    fn start(weft: &Weft, name: &str, seed: u64) -> Self {
+    pub(crate) fn start(weft: &Weft, name: &str, seed: u64) -> Self {
         let url = url(weft, name);
         let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&done));
@@ -56,7 +56,7 @@ impl Writer {
     }
 
     /// Waits until more has been written.
-    fn goes_on(&self) {
+    pub(crate) fn goes_on(&self) {
         let before = self.done.load(Ordering::Relaxed);
         while self.done.load(Ordering::Relaxed) < before + 20 {
             assert!(!self.thread.is_finished(), "the client has failed");
@@ -64,7 +64,16 @@ impl Writer {
         }
     }
 
-    fn end(self) -> Written {
+    /// Goes on until it is so, and until the daemon is done with what made it so.
+    pub(crate) fn until(&self, is_so: impl Fn() -> bool, weft: &Weft) {
+        while !is_so() {
+            self.goes_on();
+        }
+        weft.ok(&["image", "list"]);
+        self.goes_on();
+    }
+
+    pub(crate) fn end(self) -> Written {
         self.goes_on();
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
@@ -87,7 +96,7 @@ async fn write(queue: &dyn BlockQueue, place: u64, value: u64) {
 
 /// All that was written is there.
 #[track_caller]
-fn holds(weft: &Weft, name: &str, written: &Written) {
+pub(crate) fn holds(weft: &Weft, name: &str, written: &Written) {
     block_on(async {
         let device = connect(&url(weft, name)).await;
         let queue = device.open(&spawner()).unwrap();
@@ -125,6 +134,8 @@ fn snapshots_of_an_image_in_use_are_the_daemons() {
         "tuesday",
     ]);
     assert_eq!(made["name"], "tuesday");
+    let (kind, message) = weft.fails(&["image", "snapshot", "create", "top.qcow2", "monday"]);
+    assert_eq!(kind, "exists", "{message}");
     let (kind, message) = weft.fails(&["image", "snapshot", "apply", "top.qcow2", "monday"]);
     assert_eq!(kind, "in-use", "{message}");
     assert!(message.contains("while export top uses it"), "{message}");
@@ -386,4 +397,179 @@ fn a_bitmap_tells_what_the_next_backup_copies() {
     weft.ok(&["export", "remove", "disk"]);
     judge(&weft, &["qemu-img", "check", "-q", "disk.qcow2"]);
     assert_eq!(weft.json(&["disk", "list"]), serde_json::json!([]));
+}
+
+/// The disk of an export, as the daemon knows it.
+pub(crate) fn disk_of(weft: &Weft, export: &str) -> String {
+    let all = weft.json(&["export", "list"]);
+    let found = all.as_array().unwrap().iter();
+    let mut named = found.filter(|one| one["name"] == export);
+    named.next().unwrap()["disk"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_copy_takes_the_place_of_an_image_under_a_client_that_writes() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    overlay(&weft);
+    export(&weft, "qcow2:./top.qcow2", "top");
+    weft.ok(&["image", "create", "new.qcow2", "--size", "64M"]);
+    weft.ok(&["disk", "create", "./plain", "--size", "64M"]);
+    let writer = Writer::start(&weft, "top", 8);
+    let mirror = ["image", "mirror", "qcow2:./top.qcow2"];
+    // Given up, the image is what it was.
+    let begun = weft.json(&[&mirror[..], &["./plain", "--pause"]].concat());
+    assert_eq!(begun["job"]["action"], "mirror", "{begun}");
+    assert_eq!(begun["moves_to"], weft.at("plain").as_str(), "{begun}");
+    writer.goes_on();
+    let (kind, message) = weft.fails(&[&mirror[..], &["qcow2:./new.qcow2"]].concat());
+    assert_eq!(kind, "busy", "{message}");
+    weft.ok(&["image", "cancel", "qcow2:./top.qcow2"]);
+    writer.goes_on();
+    assert!(disk_of(&weft, "top").ends_with("/top.qcow2"));
+    // To another image, and from there to a plain file.
+    weft.ok(&[&mirror[..], &["qcow2:./new.qcow2"]].concat());
+    let lies_in = |name: &str| disk_of(&weft, "top").ends_with(name);
+    writer.until(|| lies_in("/new.qcow2"), &weft);
+    // The old one is nobody's, and whole. What is done to the new one is done under its users.
+    judge(&weft, &["qemu-img", "check", "-q", "top.qcow2"]);
+    std::fs::remove_file(weft.path("top.qcow2")).unwrap();
+    weft.ok(&["image", "overlay", "qcow2:./new.qcow2", "newer.qcow2"]);
+    writer.goes_on();
+    let sum = weft_tests::data::sha256(&weft.path("new.qcow2")).unwrap();
+    weft.ok(&["image", "mirror", "qcow2:./newer.qcow2", "./plain"]);
+    writer.until(|| lies_in("/plain"), &weft);
+    let mut written = writer.end();
+    let now = weft_tests::data::sha256(&weft.path("new.qcow2")).unwrap();
+    assert_eq!(now, sum, "what is below an overlay was written");
+    for image in ["new.qcow2", "newer.qcow2"] {
+        judge(&weft, &["qemu-img", "check", "-q", image]);
+    }
+    std::fs::remove_file(weft.path("newer.qcow2")).unwrap();
+    holds(&weft, "top", &written);
+    // The next daemon knows the new place.
+    kill_daemon(&weft);
+    weft.ok(&["status"]);
+    holds(&weft, "top", &written);
+    written.extend(Writer::start(&weft, "top", 9).end());
+    holds(&weft, "top", &written);
+    weft.ok(&["export", "remove", "top"]);
+    assert_eq!(weft.json(&["disk", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_mirror_begins_anew_after_a_crash_and_is_waited_for() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    overlay(&weft);
+    judge(
+        &weft,
+        &["qemu-io", "-c", "write -P 3 32M 16M", "base.qcow2"],
+    );
+    export(&weft, "qcow2:./top.qcow2", "top");
+    weft.ok(&["image", "create", "new.qcow2", "--size", "64M"]);
+    let mirror = ["image", "mirror", "qcow2:./top.qcow2", "qcow2:./new.qcow2"];
+    // So slow that it cannot be done before the kill.
+    weft.ok(&[&mirror[..], &["--ceiling", "64K"]].concat());
+    let mut written = Writer::start(&weft, "top", 10).end();
+    kill_daemon(&weft);
+    let shown = weft.json(&["image", "show", "qcow2:./top.qcow2"]);
+    assert_eq!(shown["job"]["action"], "mirror", "{shown}");
+    holds(&weft, "top", &written);
+    let writer = Writer::start(&weft, "top", 11);
+    weft.ok(&["image", "sync", "qcow2:./top.qcow2", "--ceiling", "0"]);
+    let moved = weft.json(&["image", "wait", "qcow2:./top.qcow2"]);
+    let new = format!("qcow2:{}", weft.at("new.qcow2"));
+    assert_eq!(moved["disk"], new.as_str(), "{moved}");
+    assert_eq!(moved["used_by"][0]["name"], "top", "{moved}");
+    written.extend(writer.end());
+    // In order this time: nothing is begun again.
+    weft.ok(&["daemon", "--stop"]);
+    for image in ["top.qcow2", "new.qcow2"] {
+        judge(&weft, &["qemu-img", "check", "-q", image]);
+    }
+    weft.ok(&["status"]);
+    holds(&weft, "top", &written);
+    let shown = weft.json(&["image", "show", &new]);
+    assert_eq!(shown["job"], serde_json::Value::Null, "{shown}");
+    assert_eq!(shown["trouble"], serde_json::Value::Null, "{shown}");
+}
+
+#[test]
+fn a_copy_that_cannot_take_the_place_leaves_the_image_as_it_was() {
+    require!("qemu-img", "qemu-io");
+    let weft = Weft::new();
+    overlay(&weft);
+    export(&weft, "qcow2:./top.qcow2", "top");
+    weft.ok(&["disk", "create", "./small", "--size", "1M"]);
+    for (target, expected) in [
+        ("./small", "invalid"),
+        ("./nowhere", "not-found"),
+        ("qcow2:./top.qcow2", "in-use"),
+        ("./base.qcow2", "in-use"),
+        ("./top.qcow2", "in-use"),
+    ] {
+        let asked = ["image", "mirror", "qcow2:./top.qcow2", target];
+        let (kind, message) = weft.fails(&asked);
+        assert_eq!(kind, expected, "{target}: {message}");
+    }
+    io(&weft, "top", &["write -P 5 0 1M", "read -P 5 0 1M"]);
+    let shown = weft.json(&["image", "show", "qcow2:./top.qcow2"]);
+    assert_eq!(shown["job"], serde_json::Value::Null, "{shown}");
+    // What holds something is overwritten if that is meant.
+    weft.ok(&["image", "create", "inner.qcow2", "--size", "64M"]);
+    std::fs::copy(weft.path("inner.qcow2"), weft.path("holds")).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(weft.path("holds"))
+        .and_then(|file| file.set_len(64 << 20))
+        .unwrap();
+    let asked = ["image", "mirror", "qcow2:./top.qcow2", "./holds"];
+    let (kind, message) = weft.fails(&asked);
+    assert_eq!(kind, "foreign", "{message}");
+    weft.ok(&[&asked[..], &["--force"]].concat());
+    while !disk_of(&weft, "top").ends_with("/holds") {
+        io(&weft, "top", &["read -P 5 0 1M"]);
+    }
+    io(&weft, "top", &["read -P 5 0 1M", "read -P 0 32M 1M"]);
+}
+
+#[test]
+fn a_target_that_goes_away_ends_the_mirror_and_no_request() {
+    require!("qemu-img", "qemu-io", "qemu-nbd");
+    let weft = Weft::new();
+    overlay(&weft);
+    export(&weft, "qcow2:./top.qcow2", "top");
+    weft.disks(&["far"], "64M");
+    let socket = weft.at("far.sock");
+    let mut server = std::process::Command::new("qemu-nbd")
+        .args(["-t", "-f", "raw", "-x", "far", "-k", &socket, "far"])
+        .current_dir(weft.path(""))
+        .spawn()
+        .unwrap();
+    while !weft.path("far.sock").exists() {
+        assert!(server.try_wait().unwrap().is_none(), "it has no server");
+        thread::yield_now();
+    }
+    let target = format!("nbd+unix:///far?socket={socket}&reconnect-delay=0");
+    let writer = Writer::start(&weft, "top", 12);
+    let mirror = ["image", "mirror", "qcow2:./top.qcow2", &target];
+    weft.ok(&[&mirror[..], &["--ceiling", "64K"]].concat());
+    writer.goes_on();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let (kind, message) = weft.fails(&["image", "wait", "qcow2:./top.qcow2"]);
+    assert_eq!(kind, "io", "{message}");
+    writer.goes_on();
+    let shown = weft.json(&["image", "show", "qcow2:./top.qcow2"]);
+    assert_eq!(shown["trouble"], message.as_str(), "{shown}");
+    let written = writer.end();
+    holds(&weft, "top", &written);
+    // It is over, and not begun again.
+    kill_daemon(&weft);
+    let shown = weft.json(&["image", "show", "qcow2:./top.qcow2"]);
+    assert_eq!(shown["job"], serde_json::Value::Null, "{shown}");
+    holds(&weft, "top", &written);
+    weft.ok(&["export", "remove", "top"]);
+    judge(&weft, &["qemu-img", "check", "-q", "top.qcow2"]);
 }

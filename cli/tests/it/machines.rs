@@ -103,6 +103,15 @@ impl FirstLab {
         self.wait_for(|said| file_counts(said).get(before).copied())
     }
 
+    /// Waits until its disk is another image, while the guest writes on.
+    #[track_caller]
+    fn moves_to(&self, image: &str) {
+        let disk = format!("qcow2:{}", self.weft.at(image));
+        while self.weft.json(&["vm", "show", "first"])["disks"][0] != disk {
+            self.files();
+        }
+    }
+
     fn tell(&self, order: &str) {
         let mut console = self
             .weft
@@ -210,8 +219,21 @@ fn a_guest_lives_on_an_image() {
         weft.json(&["vm", "show", "first"])["disks"][0],
         format!("qcow2:{}", weft.at("demo/next.qcow2"))
     );
-    weft.ok(&["image", "stream", "qcow2:./demo/next.qcow2"]);
-    weft.ok(&["image", "wait", "qcow2:./demo/next.qcow2"]);
+    // Back into the one below, and on with another one on top, which takes that over.
+    weft.ok(&["image", "commit", "demo/next.qcow2"]);
+    lab.moves_to("demo/top.qcow2");
+    weft.ok(&["image", "overlay", word, "demo/last.qcow2"]);
+    weft.ok(&["image", "stream", "qcow2:./demo/last.qcow2"]);
+    weft.ok(&["image", "wait", "qcow2:./demo/last.qcow2"]);
+    // To another image, past the death of a daemon.
+    weft.ok(&["image", "create", "demo/moved.qcow2", "--size", "320M"]);
+    let (last, moved) = ("qcow2:./demo/last.qcow2", "qcow2:./demo/moved.qcow2");
+    weft.ok(&["image", "mirror", last, moved, "--ceiling", "64K"]);
+    let daemon = weft.daemon_pid();
+    kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+    wait_until_ended(daemon);
+    weft.ok(&["image", "sync", last, "--ceiling", "0"]);
+    lab.moves_to("demo/moved.qcow2");
     // Another daemon, in order: what was written is in the image, and the guest waits for it.
     weft.ok(&["daemon", "--stop"]);
     let files = lab.files();
@@ -224,8 +246,9 @@ fn a_guest_lives_on_an_image() {
     lab.tell("poweroff");
     lab.hear("guest: powering off");
     weft.ok(&["down", "lab.toml"]);
-    for image in ["demo/top.qcow2", "demo/next.qcow2"] {
-        let image = weft.at(image);
+    for image in ["top", "next", "last", "moved"] {
+        let image = format!("demo/{image}.qcow2");
+        let image = weft.at(&image);
         weft_tests::run("qemu-img", ["check", "-q", "-f", "qcow2", &image]).unwrap();
     }
 }

@@ -4,12 +4,17 @@
 
 mod disks;
 mod growing;
+mod image_amend;
+mod image_bitmaps;
 mod image_copies;
 mod image_disks;
 mod image_keys;
+mod image_names;
 mod image_options;
 mod image_room;
+mod image_secrets;
 mod images;
+mod joined;
 mod kvm;
 mod labs;
 mod live;
@@ -20,6 +25,7 @@ mod qemu_img;
 mod raid;
 mod remote;
 mod restart;
+mod stretch;
 mod tunnels;
 mod volumes;
 mod vpn;

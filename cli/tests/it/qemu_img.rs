@@ -219,7 +219,7 @@ fn comparisons_and_their_statuses_are_the_same() {
 
 /// Each group of lines is said to both programs about images that are alike; then they are alike again.
 #[track_caller]
-fn is_the_same(groups: &[&[&[&str]]]) {
+pub(crate) fn is_the_same(groups: &[&[&[&str]]]) {
     let made = Bench::with_images();
     for lines in groups {
         let (ours, theirs) = (made.copied(), made.copied());
@@ -324,7 +324,7 @@ fn what_is_made_is_the_same() {
 /// The disks of both are the same, and QEMU finds nothing wrong with ours.
 #[track_caller]
 fn are_alike(ours: &Bench, theirs: &Bench, lines: &[&[&str]]) {
-    for image in ["base", "top", "longer", "parts", "raw", "new", "new2"] {
+    for image in IMAGES.iter().copied().chain(["new", "new2"]) {
         assert_eq!(
             ours.path(image).exists(),
             theirs.path(image).exists(),

@@ -96,11 +96,99 @@ fn a_disk_that_vanished_is_shown_and_the_rest_comes_back() {
     std::fs::remove_file(weft.path("b")).unwrap();
     let array = weft.json(&["raid", "show", "tank"]);
     assert_eq!(array["state"], "degraded");
+    let missing = |array: &serde_json::Value| {
+        let members = array["members"].as_array().unwrap().clone();
+        let missing = members.into_iter().filter(|one| one["state"] == "missing");
+        missing.map(|one| one["path"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(missing(&array), [weft.at("b")]);
+    // Not that of another array of this name.
+    weft.ok(&["raid", "stop", "tank"]);
+    weft.disks(&["d", "e"], "64M");
+    let made = ["raid", "create", "tank", "--level", "1", "./d", "./e"];
+    weft.ok(&[&made[..], &["--assume-clean"]].concat());
+    weft.ok(&["raid", "fail", "tank", "./e"]);
+    let removed = weft.json(&["raid", "remove", "tank", "./e"]);
+    assert_eq!(missing(&removed), [serde_json::Value::Null]);
     let status = weft.json(&["status"]);
     assert_eq!(status["health"], "degraded");
 }
 
 /// A volume on an array with a journal, degraded and dirty: the journal is replayed, and nobody has to force anything.
+#[test]
+fn what_cannot_come_back_says_why_and_can_be_left() {
+    let weft = Weft::new();
+    weft.disks(&["a", "b", "c"], "64M");
+    let made = ["raid", "create", "tank", "--level", "5"];
+    weft.ok(&[&made[..], &["./a", "./b", "./c"]].concat());
+    weft.ok(&["vg", "create", "data", "tank"]);
+    let trouble = |object: &str| {
+        let status = weft.json(&["status"]);
+        let all = status["advice"].as_array().unwrap().clone();
+        let found = all.into_iter().find(|advice| advice["object"] == object);
+        found.map(|advice| advice["message"].as_str().unwrap().to_owned())
+    };
+    let hide = |names: &[&str], hidden: bool| {
+        for name in names {
+            let (shown, away) = (weft.path(name), weft.path(&format!("{name}.away")));
+            let (from, to) = if hidden { (shown, away) } else { (away, shown) };
+            std::fs::rename(from, to).unwrap();
+        }
+    };
+    kill_daemon(&weft);
+    hide(&["a", "b"], true);
+    let why = trouble("raid tank").unwrap();
+    for name in ["a", "b"] {
+        let absent = format!("{} cannot be opened", weft.at(name));
+        assert!(why.contains(&absent), "{why}");
+    }
+    assert!(
+        trouble("vg data")
+            .unwrap()
+            .contains("none of its disks is there")
+    );
+    hide(&["c"], true);
+    kill_daemon(&weft);
+    assert!(
+        trouble("raid tank")
+            .unwrap()
+            .contains("none of its disks is there")
+    );
+    for words in [["vg", "deactivate", "data"], ["raid", "stop", "tank"]] {
+        weft.ok(&words);
+        assert_eq!(weft.fails(&words).0, "not-found");
+    }
+    assert_eq!((trouble("raid tank"), trouble("vg data")), (None, None));
+    kill_daemon(&weft);
+    assert_eq!((trouble("raid tank"), trouble("vg data")), (None, None));
+    // Nothing of the data has been left.
+    hide(&["a", "b", "c"], false);
+    weft.ok(&["raid", "assemble", "tank", "./a", "./b", "./c"]);
+    weft.ok(&["vg", "import", "tank"]);
+}
+
+/// A name with a slash or a question mark would be another request of the API: `lan/stretch` is no network.
+#[test]
+fn a_name_is_a_name_whatever_is_in_it() {
+    let weft = Weft::new();
+    weft.disks(&["a"], "16M");
+    let address = format!("unix:{}", weft.at("nbd.sock"));
+    weft.ok(&["export", "add", "./a", "--nbd", &address, "--name", "a"]);
+    for other in ["a b", "a/b", "a?b", "../export/a", "a#", "%61", "."] {
+        let (kind, message) = weft.fails(&["export", "remove", other]);
+        assert_eq!(kind, "not-found", "{message}");
+        assert!(
+            message.ends_with(&format!("export named {other}")),
+            "{message}"
+        );
+    }
+    weft.ok(&["export", "remove", "a"]);
+    for words in [["raid", "show", ""], ["net", "remove", ""]] {
+        let (kind, message) = weft.fails(&words);
+        assert_eq!(kind, "invalid", "{message}");
+    }
+}
+
 #[test]
 fn an_array_with_a_journal_comes_back_degraded_and_never_without_its_journal() {
     let weft = Weft::new();

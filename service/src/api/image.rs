@@ -136,6 +136,44 @@ pub struct ImageBitmap {
     pub auto: bool,
     /// Whether it was not closed, so that it says nothing.
     pub in_use: bool,
+    /// Bytes of the disk that it says were written, where its bits were looked at.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dirty_bytes: Option<u64>,
+}
+
+/// A change of a bitmap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageBitmapChange {
+    /// Make it.
+    Add {
+        /// Bytes that one bit stands for, as many as QEMU takes unless given.
+        granularity_bytes: Option<u64>,
+    },
+    /// Remove it.
+    Remove,
+    /// Clear all bits.
+    Clear,
+    /// Record writes from now on.
+    Enable,
+    /// Record no writes.
+    Disable,
+    /// Set the bits that another one has.
+    Merge {
+        /// Its name.
+        from: String,
+    },
+}
+
+/// Change a bitmap of an image that serves as a disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageBitmapWanted {
+    /// The image's DISK, or the one that holds it.
+    pub disk: String,
+    /// Its name.
+    pub bitmap: String,
+    /// What is done to it, in order.
+    pub changes: Vec<ImageBitmapChange>,
 }
 
 /// What a check of an image has found.
@@ -237,6 +275,9 @@ pub struct ImageDisk {
     pub used_by: Vec<DiskUse>,
     /// What is done to it in the background.
     pub job: Option<Sync>,
+    /// The DISK that its users have when that is done, if it is another one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub moves_to: Option<String>,
     /// Why the last of that failed.
     pub trouble: Option<String>,
 }
@@ -288,6 +329,38 @@ pub struct ImageBackup {
     /// Copy only what this bitmap of the image says was written, and let it begin anew.
     #[serde(default)]
     pub bitmap: Option<String>,
+    /// How it is to go.
+    #[serde(default)]
+    pub sync: RaidSync,
+}
+
+/// A copy of an image in use that takes its place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageMirror {
+    /// The image's DISK.
+    pub disk: String,
+    /// The DISK that it is copied to.
+    pub target: String,
+    /// Overwrite what that holds.
+    #[serde(default)]
+    pub force: bool,
+    /// How it is to go.
+    #[serde(default)]
+    pub sync: RaidSync,
+}
+
+/// Several images of a chain become one: what the upper ones have goes up to the top, or down to the lowest of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageJoin {
+    /// The image's DISK.
+    pub disk: String,
+    /// The DISK of the image where that ends: a stream above it, a commit in it. Nothing for the whole chain, and for the
+    /// image right below.
+    #[serde(default)]
+    pub base: Option<String>,
+    /// In a commit: the disk's own image stays on top, and those below it are committed.
+    #[serde(default)]
+    pub below: bool,
     /// How it is to go.
     #[serde(default)]
     pub sync: RaidSync,

@@ -17,9 +17,10 @@ mod vpn;
 pub use error::{Error, ErrorBody, ErrorKind, Result};
 pub use host::{Host, HostLink};
 pub use image::{
-    ImageBacking, ImageBackup, ImageBitmap, ImageCheck, ImageComparison, ImageCopy, ImageDisk,
-    ImageExtent, ImageInfo, ImageKeySlot, ImageLink, ImageLuks, ImageMeasure, ImageOverlay,
-    ImageSnapshot, ImageSnapshotWanted, ImageSync, ImageWanted, Qcow2Info,
+    ImageBacking, ImageBackup, ImageBitmap, ImageBitmapChange, ImageBitmapWanted, ImageCheck,
+    ImageComparison, ImageCopy, ImageDisk, ImageExtent, ImageInfo, ImageJoin, ImageKeySlot,
+    ImageLink, ImageLuks, ImageMeasure, ImageMirror, ImageOverlay, ImageSnapshot,
+    ImageSnapshotWanted, ImageSync, ImageWanted, Qcow2Info,
 };
 pub use lab::{Action, Change, Event, LabRequest, Plan};
 pub use machine::{Console, Engine, Machine, MachineState, Stop, VmRun};

@@ -120,6 +120,10 @@ pub enum SyncAction {
     Stream,
     /// Copying an image as it was at one instant.
     Backup,
+    /// Copying an image to a disk that takes its place.
+    Mirror,
+    /// Copying what an image has into one below, which takes its place.
+    Commit,
 }
 
 /// What a check or repair has found. Blocks are of the members' logical block size.
@@ -348,7 +352,7 @@ pub struct RaidWriteMostly {
 }
 
 /// How the background work of an array is to go; what is not said stays as it is.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaidSync {
     /// Pause it, or let it go on.
     pub paused: Option<bool>,

@@ -339,11 +339,16 @@ pub fn check_name(noun: &str, name: &str) -> Result<()> {
     if fits && name.bytes().all(plain) {
         return Ok(());
     }
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
     Err(Error::new(
         ErrorKind::Invalid,
         name,
         format!(
-            "{name:?} cannot name a {noun}: use up to {LONGEST} letters, digits, and - _ . \
+            "{name:?} cannot name {article} {noun}: use up to {LONGEST} letters, digits, and - _ . \
              (not first)"
         ),
     ))

@@ -87,6 +87,18 @@ impl Daemon {
         self.storage.overlay_image(disk, path, options, self).await
     }
 
+    /// Ends jobs of images that have come to their end, for as long as the daemon lives.
+    pub(super) async fn finish_image_jobs(&self) {
+        loop {
+            self.storage.image_job_ended().await;
+            let _words = self.words.write().await;
+            for disk in self.storage.finish_image_jobs(self).await {
+                // What has taken a disk's place may be larger.
+                self.attach.notify_resize(&disk).await;
+            }
+        }
+    }
+
     pub(super) async fn restore_exports(&self) {
         let records = self.exports.records().unwrap_or_else(|error| {
             tracing::error!(error = error.message, "exports cannot be brought back");

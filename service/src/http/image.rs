@@ -8,8 +8,8 @@ use axum::{Json, Router};
 
 use super::{Answer, Body};
 use crate::api::{
-    ImageBackup, ImageDisk, ImageOverlay, ImageSnapshot, ImageSnapshotWanted, ImageSync,
-    ImageWanted,
+    ImageBackup, ImageBitmap, ImageBitmapWanted, ImageDisk, ImageJoin, ImageMirror, ImageOverlay,
+    ImageSnapshot, ImageSnapshotWanted, ImageSync, ImageWanted,
 };
 use crate::daemon::Daemon;
 
@@ -19,11 +19,16 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
     Router::new()
         .route("/v1/image", get(list))
         .route("/v1/image/show", post(show))
+        .route("/v1/image/moved", post(moved))
         .route("/v1/image/overlay", post(overlay))
         .route("/v1/image/stream", post(stream))
+        .route("/v1/image/commit", post(commit))
         .route("/v1/image/backup", post(backup))
+        .route("/v1/image/mirror", post(mirror))
         .route("/v1/image/sync", post(sync))
         .route("/v1/image/cancel", post(cancel))
+        .route("/v1/image/bitmap/list", post(bitmaps))
+        .route("/v1/image/bitmap/change", post(bitmap_change))
         .route("/v1/image/snapshot/list", post(snapshots))
         .route("/v1/image/snapshot/create", post(snapshot_create))
         .route("/v1/image/snapshot/apply", post(snapshot_apply))
@@ -38,17 +43,28 @@ async fn show(State(daemon): Shared, Body(request): Body<ImageWanted>) -> Answer
     Ok(Json(daemon.storage.image(&request.disk).await?))
 }
 
+async fn moved(State(daemon): Shared, Body(request): Body<ImageWanted>) -> Answer<Option<String>> {
+    Ok(Json(daemon.storage.image_moved(&request.disk).await?))
+}
+
 async fn overlay(State(daemon): Shared, Body(request): Body<ImageOverlay>) -> Answer<ImageDisk> {
     Ok(Json(daemon.overlay_image(&request).await?))
 }
 
-async fn stream(State(daemon): Shared, Body(request): Body<ImageSync>) -> Answer<ImageDisk> {
-    let ImageSync { disk, sync } = request;
-    Ok(Json(daemon.storage.stream_image(&disk, &sync).await?))
+async fn stream(State(daemon): Shared, Body(request): Body<ImageJoin>) -> Answer<ImageDisk> {
+    Ok(Json(daemon.storage.stream_image(&request).await?))
+}
+
+async fn commit(State(daemon): Shared, Body(request): Body<ImageJoin>) -> Answer<ImageDisk> {
+    Ok(Json(daemon.storage.commit_image(&request).await?))
 }
 
 async fn backup(State(daemon): Shared, Body(request): Body<ImageBackup>) -> Answer<ImageDisk> {
     Ok(Json(daemon.storage.backup_image(&request).await?))
+}
+
+async fn mirror(State(daemon): Shared, Body(request): Body<ImageMirror>) -> Answer<ImageDisk> {
+    Ok(Json(daemon.storage.mirror_image(&request).await?))
 }
 
 async fn sync(State(daemon): Shared, Body(request): Body<ImageSync>) -> Answer<ImageDisk> {
@@ -58,6 +74,20 @@ async fn sync(State(daemon): Shared, Body(request): Body<ImageSync>) -> Answer<I
 
 async fn cancel(State(daemon): Shared, Body(request): Body<ImageWanted>) -> Answer<ImageDisk> {
     Ok(Json(daemon.storage.cancel_image_job(&request.disk).await?))
+}
+
+async fn bitmaps(
+    State(daemon): Shared,
+    Body(request): Body<ImageWanted>,
+) -> Answer<Vec<ImageBitmap>> {
+    Ok(Json(daemon.storage.image_bitmaps(&request.disk).await?))
+}
+
+async fn bitmap_change(
+    State(daemon): Shared,
+    Body(request): Body<ImageBitmapWanted>,
+) -> Answer<Vec<ImageBitmap>> {
+    Ok(Json(daemon.storage.change_image_bitmap(&request).await?))
 }
 
 async fn snapshots(

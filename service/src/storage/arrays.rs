@@ -1,11 +1,14 @@
 //! RAID arrays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use weft_raid::level::{CopiesLayout, Level, ParityLayout};
-use weft_raid::{AssembleOptions, Consistency, CreateOptions, Examined, MemberDevice};
+use weft_raid::{
+    AssembleOptions, Consistency, CreateOptions, Examined, MemberDevice, MemberRole, MemberState,
+};
 use weft_uring::{ShardHandle, spawner};
 
 use super::away::Away;
@@ -14,7 +17,7 @@ use super::disks::{self, Access, Served};
 use super::pace::Pace;
 use super::rebuild::{Upkeep, now};
 use super::scrubs::Position;
-use super::{State, Storage};
+use super::{State, Storage, object};
 use crate::api::{
     Advice, Array, DiskUse, Error, ErrorKind, Examination, RaidAssemble, RaidCreate, Result,
 };
@@ -33,13 +36,24 @@ pub(super) struct RunningArray {
     pub(super) away: Away,
     /// The scrub as the store knows it.
     pub(super) scrubbed: Option<Position>,
+    /// Who was in which slot when an earlier daemon had the array.
+    places: Places,
 }
+
+/// The members of an array that were seen, by their slots.
+type Places = BTreeMap<u32, String>;
 
 /// What the store keeps of an array.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     /// Its members, as far as they were seen.
     disks: Vec<String>,
+    /// Which array it is.
+    #[serde(default)]
+    uuid: [u8; 16],
+    /// Who is in which slot, or was last.
+    #[serde(default)]
+    places: Places,
     /// Whether it runs, or was stopped by name.
     running: bool,
     /// How fast its background work goes.
@@ -57,6 +71,8 @@ impl Record {
     fn new(array: &RunningArray, running: bool) -> Self {
         Self {
             disks: array.known_disks(),
+            uuid: array.array.status().uuid,
+            places: array.known_places(),
             running,
             pace: array.upkeep.pace(),
             scrub: Position::of(&array.array),
@@ -89,9 +105,12 @@ pub(super) fn member(disk: &str, served: &Served) -> MemberDevice {
 }
 
 impl RunningArray {
-    fn start(array: weft_raid::Array, home: ShardHandle, pace: Pace) -> Self {
-        let upkeep = Upkeep::start(&array, &home, pace);
+    /// An array that runs from now on; `kept` is what is known of one of its name.
+    fn start(array: weft_raid::Array, home: ShardHandle, kept: Record) -> Self {
+        let upkeep = Upkeep::start(&array, &home, kept.pace);
+        let is_it = kept.uuid == array.status().uuid;
         Self {
+            places: if is_it { kept.places } else { Places::new() },
             array,
             home,
             upkeep,
@@ -107,11 +126,29 @@ impl RunningArray {
 
     pub(super) fn describe(&self, name: &str) -> Array {
         let (status, scrub) = (self.array.status(), self.array.scrub_report());
-        let away = self.away.disks().map(str::to_owned).collect();
-        Array {
-            away,
-            ..describe::array(name, &status, scrub, &self.upkeep)
+        let mut shown = describe::array(name, &status, scrub, &self.upkeep);
+        shown.away = self.away.disks().map(str::to_owned).collect();
+        for member in shown.members.iter_mut().filter(|one| one.path.is_none()) {
+            member.path = member.slot.and_then(|slot| self.places.get(&slot).cloned());
         }
+        shown
+    }
+
+    /// Who is in which slot, or was last.
+    fn known_places(&self) -> Places {
+        let mut places = self.places.clone();
+        let members = self.array.status().members.into_iter();
+        let seen = members.filter(|member| {
+            member.role == MemberRole::Active && member.state != MemberState::Faulty
+        });
+        places.extend(seen.filter_map(|member| Some((member.slot?, member.path?))));
+        places
+    }
+
+    /// A disk is no member any more.
+    pub(super) fn is_out_for_good(&mut self, disk: &str) {
+        self.places.retain(|_, place| place != disk);
+        self.away.is_forgotten(disk);
     }
 
     /// What the store is to keep of it.
@@ -163,8 +200,10 @@ impl Storage {
             if let Err(error) = back {
                 let disks = record.disks.join(" ");
                 state.troubles.push(Advice {
-                    object: format!("raid {name}"),
-                    message: format!("it could not be brought back: {error}"),
+                    object: object(&user(&name)),
+                    message: format!(
+                        "it could not be brought back: {error}; `weft raid stop {name}` leaves it"
+                    ),
                     command: Some(format!("weft raid assemble {name} {disks}")),
                 });
             }
@@ -183,17 +222,25 @@ impl Storage {
         disks: &[String],
         force: bool,
     ) -> Result<()> {
-        let mut there = Vec::new();
+        let (mut there, mut absent) = (Vec::new(), Vec::new());
         for disk in disks {
             let taken = state.take_when_free(&self.shards, disk, user(name), Access::Exclusive);
             match taken.await {
                 Ok(served) => there.push((disk.clone(), served)),
                 Err(error) => {
-                    tracing::warn!(array = name, error = error.message, "member left out")
+                    tracing::warn!(array = name, error = error.message, "member left out");
+                    absent.push(error.message);
                 }
             }
         }
-        self.start_array(state, name, there, force).await?;
+        if there.is_empty() {
+            return Err(disks::all_absent(name, &absent));
+        }
+        let started = self.start_array(state, name, there, force).await;
+        started.map_err(|error| Error {
+            message: [&[error.message], &absent[..]].concat().join("; "),
+            ..error
+        })?;
         let running = state.running_array_mut(name)?;
         let used = running.disks();
         for disk in disks.iter().filter(|disk| !used.contains(disk)) {
@@ -306,7 +353,7 @@ impl Storage {
             weft_raid::create(&options, members, &spawner()).await
         })
         .await?;
-        Ok(RunningArray::start(array, home, Pace::default()))
+        Ok(RunningArray::start(array, home, Record::default()))
     }
 
     fn keep_array(&self, state: &mut State, name: &str, running: RunningArray) -> Result<Array> {
@@ -335,9 +382,7 @@ impl Storage {
         let there = request.disks.iter().cloned().zip(served).collect();
         self.start_array(&mut state, name, there, request.force)
             .await?;
-        state
-            .troubles
-            .retain(|advice| advice.object != format!("raid {name}"));
+        state.is_no_trouble(&user(name));
         Ok(state.running_array(name)?.describe(name))
     }
 
@@ -364,11 +409,11 @@ impl Storage {
         });
         let running = match assembled.await {
             Ok(array) => {
-                let kept = self.kept(name);
-                if let Some(scrub) = kept.scrub {
+                let mut kept = self.kept(name);
+                if let Some(scrub) = kept.scrub.take() {
                     scrub.go_on(name, &array);
                 }
-                RunningArray::start(array, home, kept.pace)
+                RunningArray::start(array, home, kept)
             }
             Err(error) => {
                 for (disk, _) in &there {
@@ -392,12 +437,19 @@ impl Storage {
         record.map(|(_, record)| record).unwrap_or_default()
     }
 
-    /// Stops an array, cleanly.
+    /// Stops an array, cleanly. One that could not be brought back is not tried again.
     ///
     /// # Errors
     /// `NotFound`, or `InUse`.
     pub async fn stop_array(&self, name: &str) -> Result<()> {
         let mut state = self.state.lock().await;
+        if !state.arrays.contains_key(name) && state.is_no_trouble(&user(name)) {
+            let record = Record {
+                running: false,
+                ..self.kept(name)
+            };
+            return self.store.put(Kind::Array, name, &record);
+        }
         let record = Record::new(state.running_array(name)?, false);
         if let Some(user) = state.claims.user(name) {
             let message = format!("array {name} is used by {} {}", user.noun, user.name);

@@ -158,24 +158,40 @@ impl Claims {
     /// # Errors
     /// `InUse`, naming who has it.
     pub fn claim(&mut self, disk: &str, user: DiskUse, access: Access) -> Result<()> {
+        self.check(disk, access, None)?;
+        let claimed = self.claimed.entry(key(disk).into_owned()).or_default();
+        claimed.identity = identity(disk);
+        claimed.holders.push((user, access));
+        Ok(())
+    }
+
+    /// Notes that `user`, who has `disk`, bears others there only as far as `access` does.
+    ///
+    /// # Errors
+    /// `InUse`, naming who else has it.
+    pub fn tighten(&mut self, disk: &str, user: &DiskUse, access: Access) -> Result<()> {
+        self.check(disk, access, Some(user))?;
+        self.change_access(disk, user, access);
+        Ok(())
+    }
+
+    /// Whether all who have `disk`, but for one, agree with `access`.
+    fn check(&self, disk: &str, access: Access, but: Option<&DiskUse>) -> Result<()> {
         let (key, identity) = (key(disk), identity(disk));
         let is_same = |name: &str, claimed: &Claimed| {
             name == key || (identity.is_some() && claimed.identity == identity)
         };
         let same = self.claimed.iter().filter(|(name, one)| is_same(name, one));
-        let mut holders = same.flat_map(|(_, one)| &one.holders);
-        if let Some((holder, _)) = holders.find(|(_, held)| !held.agrees(access)) {
-            let (noun, name) = (&holder.noun, &holder.name);
-            return Err(Error::new(
-                ErrorKind::InUse,
-                disk,
-                format!("{disk} is used by {noun} {name}"),
-            ));
+        let holders = same.flat_map(|(_, one)| &one.holders);
+        let mut others = holders.filter(|(holder, _)| Some(holder) != but);
+        match others.find(|(_, held)| !held.agrees(access)) {
+            None => Ok(()),
+            Some((holder, _)) => {
+                let (noun, name) = (&holder.noun, &holder.name);
+                let message = format!("{disk} is used by {noun} {name}");
+                Err(Error::new(ErrorKind::InUse, disk, message))
+            }
         }
-        let claimed = self.claimed.entry(key.into_owned()).or_default();
-        claimed.identity = identity;
-        claimed.holders.push((user, access));
-        Ok(())
     }
 
     /// Notes that `user` has let `disk` go; a file that nobody uses is closed. Tells whether nobody uses it any more.
@@ -223,6 +239,16 @@ impl Claims {
         }
     }
 
+    /// Those who use one disk use another one from now on, which others may use too.
+    pub fn move_users(&mut self, from: &str, to: &str) {
+        let moved = self.claimed.remove(&*key(from));
+        let (to, identity) = (key(to), identity(to));
+        let claimed = self.claimed.entry(to.into_owned()).or_default();
+        claimed.identity = identity;
+        let holders = moved.into_iter().flat_map(|one| one.holders);
+        claimed.holders.extend(holders);
+    }
+
     /// Changes the name of a user.
     pub fn rename_user(&mut self, from: &DiskUse, to: &DiskUse) {
         let all = self.claimed.values_mut();
@@ -258,6 +284,12 @@ impl Claims {
     pub fn keep_file(&mut self, path: &str, served: Served) {
         self.files.insert(path.to_owned(), served);
     }
+}
+
+/// Why an object cannot be brought back of whose disks none is there; `why` says it of each.
+pub(super) fn all_absent(name: &str, why: &[String]) -> Error {
+    let message = format!("none of its disks is there: {}", why.join("; "));
+    Error::new(ErrorKind::NotFound, name, message)
 }
 
 /// Opens the file or block device at `path` for its one owner.
@@ -410,6 +442,20 @@ mod tests {
             let message = refused.unwrap_err().message;
             assert_eq!(message, "/base is used by image /one");
         }
+    }
+
+    #[test]
+    fn who_reads_beside_others_cannot_have_it_alone() {
+        let mut claims = Claims::default();
+        let (one, two) = (user("image", "/one"), user("image", "/two"));
+        for user in [&one, &two] {
+            claims.claim("/base", user.clone(), Access::Fixed).unwrap();
+        }
+        let refused = claims.tighten("/base", &one, Access::Alone).unwrap_err();
+        assert_eq!(refused.message, "/base is used by image /two");
+        claims.release("/base", &two);
+        claims.tighten("/base", &one, Access::Alone).unwrap();
+        assert!(claims.claim("/base", two, Access::Reading).is_err());
     }
 
     #[test]

@@ -32,15 +32,14 @@ impl Storage {
     /// `NotFound`, or `Invalid` if it is in use.
     pub async fn remove_member(&self, name: &str, disk: &str) -> Result<Array> {
         let path = disk.to_owned();
-        let shown = self
-            .change_array(name, |array| async move {
-                array.remove(&path, &spawner()).await
-            })
-            .await?;
+        let remove = |array: weft_raid::Array| async move { array.remove(&path, &spawner()).await };
+        self.change_array(name, remove).await?;
         let mut state = self.state.lock().await;
         state.release(disk, &user(name)).await;
-        state.running_array_mut(name)?.away.is_forgotten(disk);
-        Ok(shown)
+        let running = state.running_array_mut(name)?;
+        running.is_out_for_good(disk);
+        self.store.put(Kind::Array, name, &running.record())?;
+        Ok(running.describe(name))
     }
 
     /// Gives an array a disk, as a member or as its journal.

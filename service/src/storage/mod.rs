@@ -57,6 +57,7 @@ struct State {
     groups: BTreeMap<String, RunningGroup>,
     /// By their words without what they may name.
     images: BTreeMap<String, OpenImage>,
+    moved: live::Moved,
     troubles: Vec<Advice>,
 }
 
@@ -275,7 +276,19 @@ enum Object {
     Array(String),
 }
 
+/// How advice calls one of the objects that use disks.
+fn object(user: &DiskUse) -> String {
+    format!("{} {}", user.noun, user.name)
+}
+
 impl State {
+    /// Forgets that an object could not be brought back; tells whether that was so.
+    fn is_no_trouble(&mut self, user: &DiskUse) -> bool {
+        let (before, object) = (self.troubles.len(), object(user));
+        self.troubles.retain(|advice| advice.object != object);
+        self.troubles.len() < before
+    }
+
     /// Opens what `disk` stands for and notes who has it.
     async fn take(
         &mut self,
@@ -336,6 +349,8 @@ impl State {
             "raid" => self.arrays.contains_key(&user.name),
             "vg" => self.groups.contains_key(&user.name),
             "image" => self.images.contains_key(&ImageWord::of(&user.name).key()),
+            // Copies of images.
+            "backup" | "mirror" => self.images.contains_key(&user.name),
             _ => false,
         };
         let is_free = |disk: &str| !self.claims.users(disk).any(runs);

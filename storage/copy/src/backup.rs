@@ -9,7 +9,7 @@ use weft_block::{
     Result, Spawner, detached,
 };
 
-use crate::kept::Kept;
+use crate::kept::{Kept, Queues};
 use crate::piece;
 
 /// A disk that is copied as it was when this was made: what is about to be overwritten is copied first. Clones are the
@@ -61,6 +61,13 @@ impl Waiting {
         }
     }
 
+    /// Bytes that wait, of a disk of `size` bytes: its last grain may be short.
+    fn bytes(&self, grain: u64, size: u64) -> u64 {
+        let missing = size.next_multiple_of(grain) - size;
+        let short = missing > 0 && self.has(size / grain);
+        self.count * grain - if short { missing } else { 0 }
+    }
+
     /// The first grains that wait, side by side in `range`.
     fn run(&self, range: Range<u64>) -> Option<Range<u64>> {
         let start = range.clone().find(|&grain| self.has(grain))?;
@@ -99,7 +106,7 @@ impl Backup {
             waiting.add(start / grain..end.div_ceil(grain));
         }
         let shared = Shared {
-            all: waiting.count.saturating_mul(grain).min(kept.size),
+            all: waiting.bytes(grain, kept.size),
             kept,
             grain,
             waiting: Mutex::new(waiting),
@@ -140,28 +147,14 @@ impl Backup {
     /// # Errors
     /// What ended the copy; `Invalid` if not all is copied.
     pub async fn settle(&self, spawner: &Spawner) -> Result<()> {
-        let (done, all) = self.progress();
-        if self.shared.waiting().count > 0 {
-            let sentence = format!("{done} of {all} bytes have been copied");
-            return Err(Error::new(ErrorKind::Invalid, sentence));
-        }
-        let kept = &self.shared.kept;
-        let target = kept.target.open(spawner)?;
-        if let Err(error) = target.submit(Request::flush()).await.result {
-            kept.fail(&error);
-        }
-        kept.check()
+        self.shared.kept.settle(self.progress(), spawner).await
     }
 
     /// Bytes that have been copied, and all that there were to copy.
     pub fn progress(&self) -> (u64, u64) {
-        let waits = self.shared.waiting().count * self.shared.grain;
-        (self.shared.all.saturating_sub(waits), self.shared.all)
-    }
-
-    /// Requests of the disk's users so far.
-    pub fn requests(&self) -> u64 {
-        self.shared.kept.requests()
+        let shared = &self.shared;
+        let waits = shared.waiting().bytes(shared.grain, shared.kept.size);
+        (shared.all - waits, shared.all)
     }
 
     /// What ended the copy.
@@ -192,18 +185,13 @@ impl BlockDevice for Backup {
 
     fn open(&self, spawner: &Spawner) -> Result<Box<dyn BlockQueue>> {
         Ok(Box::new(Queue {
-            source: self.shared.kept.source.open(spawner)?.into(),
-            target: self.shared.kept.open_target(spawner),
+            queues: self.shared.kept.open(spawner)?,
             shared: Arc::clone(&self.shared),
-            spawner: Rc::clone(spawner),
         }))
     }
 
     fn max_queues(&self) -> usize {
-        let kept = &self.shared.kept;
-        // One for who copies.
-        let target = kept.target.max_queues().saturating_sub(1);
-        kept.source.max_queues().saturating_sub(1).min(target)
+        self.shared.kept.max_queues()
     }
 }
 
@@ -216,7 +204,11 @@ impl Shared {
                 return;
             };
             rest.start = run.end;
-            let copied = piece::copy(source, target, self.bytes(&run), self.kept.blank);
+            let bytes = self.bytes(&run);
+            let copied = async {
+                let parts = piece::extents(source, bytes).await?;
+                piece::copy(source, target, parts, self.kept.blank).await
+            };
             match copied.await {
                 Ok(()) => self.waiting().done(run),
                 Err(error) => self.kept.fail(&error),
@@ -226,26 +218,25 @@ impl Shared {
 }
 
 struct Queue {
-    source: Rc<dyn BlockQueue>,
-    target: Option<Rc<dyn BlockQueue>>,
+    queues: Queues,
     shared: Arc<Shared>,
-    spawner: Spawner,
 }
 
 impl BlockQueue for Queue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
         let kept = &self.shared.kept;
-        if let Err(error) = request.check(&kept.info()) {
-            return Box::pin(std::future::ready(request.failed(error)));
-        }
-        kept.count();
+        let request = match kept.admit(request) {
+            Ok(request) => request,
+            Err(answer) => return answer,
+        };
         let grains = self.shared.grains(request.offset..request.end());
         let saved = !request.op.is_write() || self.shared.waiting().run(grains.clone()).is_none();
-        let Some(target) = self.target.clone().filter(|_| !saved && kept.is_well()) else {
-            return self.source.submit(request);
+        let queues = &self.queues;
+        let Some(target) = queues.target.clone().filter(|_| !saved && kept.is_well()) else {
+            return queues.source.submit(request);
         };
-        let (source, shared) = (Rc::clone(&self.source), Arc::clone(&self.shared));
-        detached(&self.spawner, async move {
+        let (source, shared) = (Rc::clone(&queues.source), Arc::clone(&self.shared));
+        detached(&queues.spawner, async move {
             let guard = shared.kept.locks.exclusive(shared.bytes(&grains)).await;
             shared.save(&*source, &*target, grains).await;
             // What was copied may be overwritten by anybody.
@@ -255,6 +246,6 @@ impl BlockQueue for Queue {
     }
 
     fn extents(&self, offset: u64, len: u64) -> LocalBoxFuture<'static, Result<Vec<Extent>>> {
-        self.source.extents(offset, len)
+        self.queues.source.extents(offset, len)
     }
 }

@@ -1,10 +1,12 @@
 //! What both kinds of copies keep: the two disks, and what went wrong.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, Info, RangeLocks, Result, Spawner};
+use weft_block::{
+    BlockDevice, BlockQueue, Completion, Error, ErrorKind, Info, LocalBoxFuture, RangeLocks,
+    Request, Result, Spawner,
+};
 
 pub(crate) struct Kept {
     pub(crate) source: Arc<dyn BlockDevice>,
@@ -15,9 +17,16 @@ pub(crate) struct Kept {
     pub(crate) blank: bool,
     /// What is being written, and what is being copied.
     pub(crate) locks: Arc<RangeLocks>,
-    /// Requests of the disk's users so far.
-    requests: AtomicU64,
     trouble: Mutex<Option<Error>>,
+}
+
+/// Queues to both disks, and who runs what goes on.
+#[derive(Clone)]
+pub(crate) struct Queues {
+    pub(crate) source: Rc<dyn BlockQueue>,
+    /// Nothing if the target is gone.
+    pub(crate) target: Option<Rc<dyn BlockQueue>>,
+    pub(crate) spawner: Spawner,
 }
 
 impl Kept {
@@ -51,18 +60,58 @@ impl Kept {
             target,
             blank,
             locks: Arc::default(),
-            requests: AtomicU64::new(0),
             trouble: Mutex::default(),
         })
     }
 
-    /// A queue to the target; nothing if that is gone, which ends the copy.
-    pub(crate) fn open_target(&self, spawner: &Spawner) -> Option<Rc<dyn BlockQueue>> {
+    /// Opens both disks for their users; a target that cannot be opened ends the copy.
+    ///
+    /// # Errors
+    /// As opening the disk.
+    pub(crate) fn open(&self, spawner: &Spawner) -> Result<Queues> {
+        let source = self.source.open(spawner)?.into();
         let opened = self.target.open(spawner);
         if let Err(error) = &opened {
             self.fail(error);
         }
-        opened.ok().map(Rc::from)
+        Ok(Queues {
+            source,
+            target: opened.ok().map(Rc::from),
+            spawner: Rc::clone(spawner),
+        })
+    }
+
+    /// Queues that the disk's users may have: one of each disk is for who copies.
+    pub(crate) fn max_queues(&self) -> usize {
+        let target = self.target.max_queues().saturating_sub(1);
+        self.source.max_queues().saturating_sub(1).min(target)
+    }
+
+    /// The request, if it fits the disk; otherwise its answer.
+    pub(crate) fn admit(
+        &self,
+        request: Request,
+    ) -> Result<Request, LocalBoxFuture<'static, Completion>> {
+        match request.check(&self.info()) {
+            Ok(()) => Ok(request),
+            Err(error) => Err(Box::pin(std::future::ready(request.failed(error)))),
+        }
+    }
+
+    /// Makes the copy durable, of which so many bytes are `done` of `all`.
+    ///
+    /// # Errors
+    /// Why the copy cannot become whole; `Invalid` if it is not.
+    pub(crate) async fn settle(&self, (done, all): (u64, u64), spawner: &Spawner) -> Result<()> {
+        if done < all {
+            let sentence = format!("{done} of {all} bytes have been copied");
+            return Err(Error::new(ErrorKind::Invalid, sentence));
+        }
+        let target = self.target.open(spawner)?;
+        if let Err(error) = target.submit(Request::flush()).await.result {
+            self.fail(&error);
+        }
+        self.check()
     }
 
     /// What the disk is; it keeps its size while it is copied.
@@ -71,16 +120,6 @@ impl Kept {
             size: self.size,
             ..self.source.info()
         }
-    }
-
-    /// A request of the disk's users passes.
-    pub(crate) fn count(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Requests of the disk's users so far: who copies beside them can tell whether they are there.
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
     }
 
     /// The copy cannot become whole any more.

@@ -1,16 +1,19 @@
 //! A copy that follows the disk.
 
-use std::rc::Rc;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_block::{
-    BlockDevice, BlockQueue, Completion, Error, ErrorKind, Extent, Info, IoVec, LocalBoxFuture, Op,
-    Request, Result, Spawner, detached,
+    BlockDevice, BlockQueue, Completion, Error, Extent, ExtentKind, Info, IoVec, LocalBoxFuture,
+    Op, Request, Result, Spawner, detached,
 };
 
-use crate::kept::Kept;
+use crate::kept::{Kept, Queues};
 use crate::piece;
+
+/// Bytes that hold no data and are passed over in one step at most: their users wait for that.
+const STRIDE: u64 = 64 << 20;
 
 /// A disk whose writes go to a copy of it as well, as far as the copy has come. Clones are the same mirror.
 ///
@@ -21,8 +24,21 @@ pub struct Mirror {
     shared: Arc<Shared>,
 }
 
+/// What of a disk the target of its copy does not have yet.
+pub trait Missing: Send + Sync {
+    /// The parts of `range` to be copied, in order, by what they are: data, or zeroes. What is in none of them the target
+    /// has.
+    fn missing<'a>(
+        &'a self,
+        range: Range<u64>,
+        spawner: &'a Spawner,
+    ) -> LocalBoxFuture<'a, Result<Vec<Extent>>>;
+}
+
 struct Shared {
     kept: Kept,
+    /// Tells what is to be copied if the target is below the disk.
+    missing: Option<Arc<dyn Missing>>,
     /// What is written before this byte is written to both.
     reached: AtomicU64,
     /// Bytes that have been copied, from the start.
@@ -40,18 +56,39 @@ impl Mirror {
         target: Arc<dyn BlockDevice>,
         blank: bool,
     ) -> Result<Self> {
+        Ok(Self::of(Kept::new(source, target, blank)?, None))
+    }
+
+    /// Begins a copy of what the disk `source` has of its own into the `target` below it, which it reads as wherever
+    /// `missing` tells nothing.
+    ///
+    /// The disk hides what is below all that it has. So a write goes there only when the disk has taken it, and whatever
+    /// becomes of the copy, a power cut in the middle of it too, the disk over the target reads as the disk.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn below(
+        source: Arc<dyn BlockDevice>,
+        target: Arc<dyn BlockDevice>,
+        missing: Arc<dyn Missing>,
+    ) -> Result<Self> {
+        Ok(Self::of(Kept::new(source, target, false)?, Some(missing)))
+    }
+
+    fn of(kept: Kept, missing: Option<Arc<dyn Missing>>) -> Self {
         let shared = Shared {
-            kept: Kept::new(source, target, blank)?,
+            kept,
+            missing,
             reached: AtomicU64::new(0),
             copied: AtomicU64::new(0),
         };
-        Ok(Self {
+        Self {
             shared: Arc::new(shared),
-        })
+        }
     }
 
-    /// Copies the next `bytes`, a whole number of blocks; tells whether the copy has caught up with the disk. One step at
-    /// a time.
+    /// Copies the next `bytes`, a whole number of blocks, or what comes before the next data if that is more; tells whether
+    /// the copy has caught up with the disk. One step at a time.
     ///
     /// # Errors
     /// What ended the mirroring.
@@ -59,14 +96,19 @@ impl Mirror {
         let (shared, kept) = (&self.shared, &self.shared.kept);
         kept.check()?;
         let start = shared.copied.load(Ordering::Acquire);
-        let end = kept.size.min(start.saturating_add(bytes));
+        let mut end = kept.size.min(start.saturating_add(bytes));
         if start < end {
             let (source, target) = (kept.source.open(spawner)?, kept.target.open(spawner)?);
+            // It may be data by the time that nobody writes there any more, and is looked at again then.
+            end = end.max(shared.next_data(&*source, start, spawner).await?);
             // What is under way there ends, what comes waits, and then goes to both.
             let _guard = kept.locks.exclusive(start..end).await;
             shared.reached.store(end, Ordering::Release);
-            let copied = piece::copy(&*source, &*target, start..end, kept.blank).await;
-            if let Err(error) = copied {
+            let copied = async {
+                let parts = shared.parts(&*source, start..end, spawner).await?;
+                piece::copy(&*source, &*target, parts, kept.blank).await
+            };
+            if let Err(error) = copied.await {
                 kept.fail(&error);
                 return Err(error);
             }
@@ -81,17 +123,7 @@ impl Mirror {
     /// # Errors
     /// What ended the mirroring; `Invalid` if the copy has not caught up.
     pub async fn settle(&self, spawner: &Spawner) -> Result<()> {
-        let (done, all) = self.progress();
-        if done < all {
-            let sentence = format!("{done} of {all} bytes have been copied");
-            return Err(Error::new(ErrorKind::Invalid, sentence));
-        }
-        let kept = &self.shared.kept;
-        let target = kept.target.open(spawner)?;
-        if let Err(error) = target.submit(Request::flush()).await.result {
-            kept.fail(&error);
-        }
-        kept.check()
+        self.shared.kept.settle(self.progress(), spawner).await
     }
 
     /// Bytes that have been copied, and all.
@@ -100,14 +132,37 @@ impl Mirror {
         (copied, self.shared.kept.size)
     }
 
-    /// Requests of the disk's users so far.
-    pub fn requests(&self) -> u64 {
-        self.shared.kept.requests()
-    }
-
     /// What ended the mirroring.
     pub fn trouble(&self) -> Option<Error> {
         self.shared.kept.trouble()
+    }
+}
+
+impl Shared {
+    /// What is to be copied of `range`.
+    async fn parts(
+        &self,
+        source: &dyn BlockQueue,
+        range: Range<u64>,
+        spawner: &Spawner,
+    ) -> Result<Vec<Extent>> {
+        match &self.missing {
+            Some(missing) => missing.missing(range, spawner).await,
+            None => piece::extents(source, range).await,
+        }
+    }
+
+    /// Where data is to be copied from `start` on, or how far there is none as far as it was looked.
+    async fn next_data(
+        &self,
+        source: &dyn BlockQueue,
+        start: u64,
+        spawner: &Spawner,
+    ) -> Result<u64> {
+        let end = self.kept.size.min(start.saturating_add(STRIDE));
+        let parts = self.parts(source, start..end, spawner).await?;
+        let mut data = parts.iter().filter(|part| part.kind == ExtentKind::Data);
+        Ok(data.next().map_or(end, |part| part.offset))
     }
 }
 
@@ -117,46 +172,38 @@ impl BlockDevice for Mirror {
     }
 
     fn open(&self, spawner: &Spawner) -> Result<Box<dyn BlockQueue>> {
-        let kept = &self.shared.kept;
         Ok(Box::new(Queue {
-            source: kept.source.open(spawner)?.into(),
-            target: kept.open_target(spawner),
+            queues: self.shared.kept.open(spawner)?,
             shared: Arc::clone(&self.shared),
-            spawner: Rc::clone(spawner),
         }))
     }
 
     fn max_queues(&self) -> usize {
-        let kept = &self.shared.kept;
-        // One for who copies.
-        let target = kept.target.max_queues().saturating_sub(1);
-        kept.source.max_queues().saturating_sub(1).min(target)
+        self.shared.kept.max_queues()
     }
 }
 
 #[derive(Clone)]
 struct Queue {
-    source: Rc<dyn BlockQueue>,
-    target: Option<Rc<dyn BlockQueue>>,
+    queues: Queues,
     shared: Arc<Shared>,
-    spawner: Spawner,
 }
 
 impl BlockQueue for Queue {
     fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
         let kept = &self.shared.kept;
-        if let Err(error) = request.check(&kept.info()) {
-            return Box::pin(std::future::ready(request.failed(error)));
-        }
-        kept.count();
+        let request = match kept.admit(request) {
+            Ok(request) => request,
+            Err(answer) => return answer,
+        };
         if !request.op.is_write() || !kept.is_well() {
-            return self.source.submit(request);
+            return self.queues.source.submit(request);
         }
-        detached(&self.spawner, self.clone().write(request))
+        detached(&self.queues.spawner, self.clone().write(request))
     }
 
     fn extents(&self, offset: u64, len: u64) -> LocalBoxFuture<'static, Result<Vec<Extent>>> {
-        self.source.extents(offset, len)
+        self.queues.source.extents(offset, len)
     }
 }
 
@@ -165,11 +212,12 @@ impl Queue {
         let kept = &self.shared.kept;
         let range = request.offset..request.end();
         let _guard = kept.locks.exclusive(range.clone()).await;
-        let target = self.target.as_ref().filter(|_| kept.is_well());
+        let source = &self.queues.source;
+        let target = self.queues.target.as_ref().filter(|_| kept.is_well());
         let Some(target) =
             target.filter(|_| range.start < self.shared.reached.load(Ordering::Acquire))
         else {
-            return self.source.submit(request).await;
+            return source.submit(request).await;
         };
         if request.op == Op::Discard {
             // A disk may do as it likes with a discard; two of them must do the same.
@@ -187,14 +235,22 @@ impl Queue {
             buffer: request.buffer.clone(),
             ..request
         };
-        let (source, target) =
-            futures_util::join!(self.source.submit(request), target.submit(same));
-        let results = [&source.result, &target.result];
-        if let Some(Err(error)) = results.into_iter().find(|result| result.is_err()) {
+        let (result, copied) = match self.shared.missing {
+            None => {
+                let both = futures_util::join!(source.submit(request), target.submit(same));
+                (both.0.result, both.1.result)
+            }
+            // While the disk has not taken it, it may look at what is below to tell what there is to do.
+            Some(_) => match source.submit(request).await.result {
+                Ok(()) => (Ok(()), target.submit(same).await.result),
+                failed => (failed, Ok(())),
+            },
+        };
+        if let Some(Err(error)) = [&result, &copied].into_iter().find(|one| one.is_err()) {
             kept.fail(error);
         }
         Completion {
-            result: source.result,
+            result,
             buffer: original,
         }
     }

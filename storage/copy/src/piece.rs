@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use weft_block::{BlockQueue, ExtentKind, IoVec, Request, Result};
+use weft_block::{BlockQueue, Extent, ExtentKind, IoVec, Request, Result};
 
 /// Bytes that are read and written as one.
 pub const PIECE: u64 = 256 << 10;
@@ -11,27 +11,36 @@ pub const PIECE: u64 = 256 << 10;
 /// Pieces that are under way at once.
 pub const PIECES: usize = 8;
 
-/// Copies `range`; what reads as zeroes is zeroed, unless the target is `blank`.
+/// How all of `range` is backed.
+pub(crate) async fn extents(disk: &dyn BlockQueue, range: Range<u64>) -> Result<Vec<Extent>> {
+    let mut found = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        for extent in disk.extents(at, range.end - at).await? {
+            at = extent.offset + extent.len;
+            found.push(extent);
+        }
+    }
+    Ok(found)
+}
+
+/// Copies `parts` of the disk; what reads as zeroes is zeroed, unless the target is `blank`.
 pub(crate) async fn copy(
     source: &dyn BlockQueue,
     target: &dyn BlockQueue,
-    range: Range<u64>,
+    parts: Vec<Extent>,
     blank: bool,
 ) -> Result<()> {
-    let mut parts = Vec::new();
-    let mut at = range.start;
-    while at < range.end {
-        for extent in source.extents(at, range.end - at).await? {
-            let end = extent.offset + extent.len;
-            at = end;
-            match extent.kind {
-                ExtentKind::Data => parts.extend(pieces(extent.offset..end).map(Part::Data)),
-                _ if blank => {}
-                _ => parts.push(Part::Zeroes(extent.offset..end)),
-            }
+    let mut work = Vec::new();
+    for part in parts {
+        let range = part.offset..part.offset + part.len;
+        match part.kind {
+            ExtentKind::Data => work.extend(pieces(range).map(Part::Data)),
+            _ if blank => {}
+            _ => work.push(Part::Zeroes(range)),
         }
     }
-    stream::iter(parts)
+    stream::iter(work)
         .map(Ok)
         .try_for_each_concurrent(PIECES, |part| part.copy(source, target))
         .await

@@ -34,13 +34,11 @@ thread_local! {
 
 /// Compresses a cluster. Nothing if that saves no byte: then it is stored as it is.
 pub fn compress(kind: CompressionType, cluster: &[u8]) -> Option<Vec<u8>> {
-    let mut out = vec![0; cluster.len().checked_sub(1)?];
-    let len = match kind {
-        CompressionType::Zlib => deflate(cluster, &mut out),
-        CompressionType::Zstd => zstd(cluster, &mut out),
-    }?;
-    out.truncate(len);
-    Some(out)
+    let room = cluster.len().checked_sub(1)?;
+    match kind {
+        CompressionType::Zlib => deflate(cluster, room),
+        CompressionType::Zstd => zstd(cluster, room),
+    }
 }
 
 /// Fills `cluster` with what `input` was made of.
@@ -58,19 +56,22 @@ pub fn decompress(kind: CompressionType, input: &[u8], cluster: &mut [u8]) -> Re
     })
 }
 
-fn deflate(cluster: &[u8], out: &mut [u8]) -> Option<usize> {
-    DEFLATE.with_borrow_mut(|kept| {
+fn deflate(cluster: &[u8], room: usize) -> Option<Vec<u8>> {
+    let mut out = vec![0; room];
+    let len = DEFLATE.with_borrow_mut(|kept| {
         let state = kept.get_or_insert_with(|| {
             Compress::new_with_window_bits(Compression::default(), false, WINDOW_BITS)
         });
         state.reset();
-        if let Ok(Status::StreamEnd) = state.compress(cluster, out, FlushCompress::Finish) {
+        if let Ok(Status::StreamEnd) = state.compress(cluster, &mut out, FlushCompress::Finish) {
             return usize::try_from(state.total_out()).ok();
         }
         // zlib-rs 0.6.8 does not reset the output that a stream without an end has left, and panics later.
         *kept = None;
         None
-    })
+    })?;
+    out.truncate(len);
+    Some(out)
 }
 
 fn inflate(input: &[u8], cluster: &mut [u8]) -> Option<()> {
@@ -85,15 +86,18 @@ fn inflate(input: &[u8], cluster: &mut [u8]) -> Option<()> {
     })
 }
 
-fn zstd(cluster: &[u8], out: &mut [u8]) -> Option<usize> {
+fn zstd(cluster: &[u8], room: usize) -> Option<Vec<u8>> {
+    // Memory that is not zeroed first; the allocator may give more than was asked for.
+    let mut out = Vec::with_capacity(room);
     ZSTD.with_borrow_mut(|kept| {
         let state = kept.get_or_insert_with(CCtx::create);
         state.reset(ResetDirective::SessionAndParameters).ok()?;
         state
             .set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL))
             .ok()?;
-        state.compress2(out, cluster).ok()
-    })
+        state.compress2(&mut out, cluster).ok()
+    })?;
+    (out.len() <= room).then_some(out)
 }
 
 /// The cluster may be made by several frames, one after the other.

@@ -1,5 +1,6 @@
 //! An image as a block device.
 
+mod amend;
 mod backing;
 mod bitmaps;
 mod bits;
@@ -36,10 +37,12 @@ use std::sync::Arc;
 
 use weft_block::{BlockDevice, BlockQueue, Info, Result, Spawner};
 
+pub use self::amend::Amendment;
 pub use self::bitmaps::BitmapInfo;
 pub use self::check::{CheckReport, Repair};
 use self::core::Core;
 pub use self::create::{CreateOptions, create};
+pub use self::fill::Zeroes;
 use self::lane::Lane;
 pub use self::map::{Part, Place};
 pub use self::open::{DEFAULT_CACHE, OpenOptions, read_encryption, read_header};

@@ -31,6 +31,7 @@ mod image;
 pub mod luks;
 
 pub use image::{
-    BitmapInfo, CheckReport, CreateOptions, DEFAULT_CACHE, Fill, Image, OpenOptions, Packed,
-    Packer, Part, Place, RedoMemory, Repair, SnapshotName, create, read_encryption, read_header,
+    Amendment, BitmapInfo, CheckReport, CreateOptions, DEFAULT_CACHE, Fill, Image, OpenOptions,
+    Packed, Packer, Part, Place, RedoMemory, Repair, SnapshotName, Zeroes, create, read_encryption,
+    read_header,
 };

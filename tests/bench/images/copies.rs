@@ -1,5 +1,9 @@
 //! Copies of a disk that is half empty, beside `qemu-img convert`, each by a process of its own: plain, and compressed.
 //!
+//! By itself qemu-img leaves a copy to the page cache, and so does `weft-qemu-img`: that is the first contest, and the one
+//! of compression. `weft image convert` waits until it is on the medium, as `qemu-img convert -t writeback` does: that is
+//! the second.
+//!
 //! `WEFT_BENCH_COPY_MIB` says how large the disk is (10,240, which takes half of that three times).
 
 use std::path::Path;
@@ -33,9 +37,10 @@ pub(crate) fn contests(folder: &Path) -> Result<()> {
     let (source, size) = (folder.join("source.qcow2"), size()?);
     let target = folder.join("target.qcow2");
     block_on(half_full(&source, size))?;
-    for (title, compressed) in [
-        ("convert, half sparse", false),
-        ("convert -c, zstd, half sparse", true),
+    for (title, kind) in [
+        ("convert, half sparse", Kind::Plain),
+        ("convert, half sparse, on the medium", Kind::Durable),
+        ("convert -c, zstd, half sparse", Kind::Zstd),
     ] {
         let title = format!("{title}, {} MiB", size >> 20);
         let mut contest = Contest::new(&title, &MEASURES);
@@ -45,7 +50,7 @@ pub(crate) fn contests(folder: &Path) -> Result<()> {
                 continue;
             }
             let (source, target) = (&source, &target);
-            contest.add(name, move || turn(name, source, target, compressed, size));
+            contest.add(name, move || turn(name, source, target, kind, size));
         }
         println!("{}", contest.run()?);
         let _ = std::fs::remove_file(&target);
@@ -53,19 +58,46 @@ pub(crate) fn contests(folder: &Path) -> Result<()> {
     Ok(std::fs::remove_file(source)?)
 }
 
-fn turn(name: &str, source: &Path, target: &Path, compressed: bool, size: u64) -> Result<Sample> {
+/// What kind of copy is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Durable,
+    Zstd,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Plain, Self::Durable, Self::Zstd];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Durable => "durable",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    fn of(word: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|kind| kind.word() == word);
+        found.with_context(|| format!("there is no kind {word} of copies"))
+    }
+}
+
+fn turn(name: &str, source: &Path, target: &Path, kind: Kind, size: u64) -> Result<Sample> {
     let _ = std::fs::remove_file(target);
     let (from, to) = (source.display().to_string(), target.display().to_string());
     let (cpu, begun) = (cpu_of_children()?, Instant::now());
     if name == RIVAL {
         let mut line = vec!["convert", "-W", "-f", "qcow2", "-O", "qcow2"];
-        if compressed {
-            line.extend(["-c", "-m", "2", "-o", "compression_type=zstd"]);
+        match kind {
+            Kind::Plain => {}
+            Kind::Durable => line.extend(["-t", "writeback"]),
+            Kind::Zstd => line.extend(["-c", "-m", "2", "-o", "compression_type=zstd"]),
         }
         line.extend([from.as_str(), to.as_str()]);
         run(RIVAL, line)?;
     } else {
-        let how = if compressed { "zstd" } else { "plain" };
+        let how = kind.word();
         let program = std::env::current_exe()?;
         run(
             &program.display().to_string(),
@@ -80,9 +112,10 @@ fn turn(name: &str, source: &Path, target: &Path, compressed: bool, size: u64) -
     })
 }
 
-/// What `weft image convert` does.
+/// What `weft-qemu-img convert` does, and durable `weft image convert`.
 pub(crate) fn copy(source: &str, target: &str, how: &str) -> Result<()> {
-    let compress = how == "zstd";
+    let kind = Kind::of(how)?;
+    let compress = kind == Kind::Zstd;
     let request = Convert {
         from: vec![(Name::of(source)?, How::to_read(Policy::STRICT))],
         to: Name::of(target)?,
@@ -100,6 +133,7 @@ pub(crate) fn copy(source: &str, target: &str, how: &str) -> Result<()> {
         sparse: images::SPARSE,
         salvage: false,
         bitmaps: Bitmaps::None,
+        volatile: kind != Kind::Durable,
     };
     block_on(images::convert(request, &|_, _| {}))?;
     Ok(())

@@ -6,6 +6,7 @@
 
 mod dhcp;
 mod frames;
+mod images;
 mod lab;
 mod luks;
 mod lvm;
@@ -24,6 +25,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("dhcp_server", dhcp::server),
     ("frames", frames::frames),
+    ("image_names", images::names),
     ("lab_file", lab::file),
     ("luks_header", luks::header),
     ("lvm_area_header", lvm::area_header),

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use weft_block::{BlockDevice, IoVec, Request, Spawner};
 use weft_qcow2::compress::{compress, decompress};
-use weft_qcow2::format::{BitmapEntry, CompressionType, Header, L1Entry, Mapping, SnapshotEntry};
-use weft_qcow2::{Image, OpenOptions, Repair, SnapshotName};
+use weft_qcow2::format::{
+    BitmapEntry, CompressionType, Header, L1Entry, Mapping, SnapshotEntry, Version,
+};
+use weft_qcow2::{Amendment, Image, OpenOptions, Repair, SnapshotName};
 use weft_sim::{Executor, MemoryDevice};
 
 /// Disks that are looked at, at most; the format has much larger ones.
@@ -124,6 +126,19 @@ async fn use_it(file: Arc<dyn BlockDevice>, repair: bool, spawner: &Spawner) {
     drop(queue);
     change_it(&image, spawner).await;
     let _ = image.close(spawner).await;
+    drop(image);
+    for way in [
+        Amendment::RefcountOrder(1),
+        Amendment::RefcountOrder(4),
+        Amendment::Version(Version::V2),
+        Amendment::Version(Version::V3),
+        Amendment::LazyRefcounts(true),
+    ] {
+        let Ok(image) = Image::open(Arc::clone(&file), options(), spawner).await else {
+            return;
+        };
+        let _ = image.amend(&way, spawner).await;
+    }
 }
 
 /// What changes all tables at once.

@@ -112,7 +112,7 @@ async fn pack(path: &Path, disk: &[u8]) -> Result<()> {
     let mut at = 0;
     while at < disk.len() {
         let len = ((1 + sequence.below(40) as usize) * cluster).min(disk.len() - at);
-        let short = |part: &[u8]| Packed::new(header.compression, part.to_vec());
+        let short = |part: &[u8]| Packed::new(header.compression, part);
         let clusters: Vec<_> = disk[at..at + len].chunks(cluster).map(short).collect();
         packer.write(at as u64, clusters.clone()).await?;
         if sequence.below(3) == 0 {

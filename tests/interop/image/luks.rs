@@ -18,15 +18,15 @@ use weft_uring::{FileDevice, OpenOptions as FileOptions, block_on, spawner};
 
 use crate::layout::{MIB, read};
 
-const SIZE: u64 = 2 * MIB;
+pub(crate) const SIZE: u64 = 2 * MIB;
 
 /// How often QEMU is asked again when it has measured nothing, see [`create`].
 const ATTEMPTS: usize = 200;
 
-type Kind = (Algorithm, Mode, IvKind, Hash);
+pub(crate) type Kind = (Algorithm, Mode, IvKind, Hash);
 
 /// Every cipher, mode, IV and hash at least once.
-const KINDS: &[Kind] = &[
+pub(crate) const KINDS: &[Kind] = &[
     (Algorithm::Aes256, Mode::Xts, IvKind::Plain64, Hash::Sha256),
     (Algorithm::Aes128, Mode::Xts, IvKind::Plain64, Hash::Sha1),
     (Algorithm::Aes192, Mode::Xts, IvKind::Plain64, Hash::Sha512),
@@ -60,7 +60,7 @@ const OF_QEMU: &[(&str, Kind)] = &[
     ),
 ];
 
-fn create_options((algorithm, mode, iv, hash): Kind) -> CreateOptions {
+pub(crate) fn create_options((algorithm, mode, iv, hash): Kind) -> CreateOptions {
     CreateOptions {
         spec: Spec::new(algorithm, mode, iv).unwrap(),
         hash,
@@ -129,19 +129,19 @@ fn compare(driver: &str, path: &Path, passphrase: &str, plain: &Path) -> Result<
 }
 
 /// The area at `offset` of a file.
-fn area_in(path: &Path, offset: u64) -> Result<Area> {
+pub(crate) fn area_in(path: &Path, offset: u64) -> Result<Area> {
     let header = Header::parse(&read(path, offset, HEADER_BYTES)?)?;
     let len = usize::try_from(header.area_bytes())?;
     Ok(Area::parse(read(path, offset, len)?)?)
 }
 
 /// Numbers from a seed in place of chance, which is all that a test needs.
-fn random(seed: u64) -> impl FnMut(&mut [u8]) {
+pub(crate) fn random(seed: u64) -> impl FnMut(&mut [u8]) {
     let mut sequence = Sequence::new(seed);
     move |bytes| bytes.fill_with(|| sequence.draw() as u8)
 }
 
-fn work() -> Work {
+pub(crate) fn work() -> Work {
     Work::iterations(1000).unwrap()
 }
 

@@ -4,8 +4,10 @@
 
 mod bitmaps;
 mod compress;
+mod dm_crypt;
 mod layout;
 mod locks;
 mod luks;
 mod machine;
+mod peers;
 mod random;

@@ -13,15 +13,17 @@ use weft_tests::data::Sequence;
 use weft_tests::{require, run, temp_dir};
 use weft_uring::{FileDevice, block_on, spawner};
 
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 /// Sectors of the disk at first.
-const SECTORS: u64 = 6 << 11;
+pub(crate) const SECTORS: u64 = 6 << 11;
 
 /// What each sector is full of.
-type Disk = Vec<u8>;
+pub(crate) type Disk = Vec<u8>;
 
 /// Options of `qemu-img create`, with the format of a backing file if there is one.
-const FORMS: &[(&str, Option<&str>)] = &[
+pub(crate) type Form = (&'static str, Option<&'static str>);
+
+const FORMS: &[Form] = &[
     ("", None),
     ("", Some("raw")),
     ("", Some("qcow2")),
@@ -42,26 +44,26 @@ const FORMS: &[(&str, Option<&str>)] = &[
     ("preallocation=full,cluster_size=16k", None),
 ];
 
-struct Site {
-    folder: TempDir,
-    image: PathBuf,
+pub(crate) struct Site {
+    pub(crate) folder: TempDir,
+    pub(crate) image: PathBuf,
     /// What the backing file holds.
     base: Option<PathBuf>,
-    random: Sequence,
-    disk: Disk,
+    pub(crate) random: Sequence,
+    pub(crate) disk: Disk,
     /// Sectors that were discarded in this turn, and not written after that.
     discarded: Vec<bool>,
-    snapshots: BTreeMap<String, Disk>,
+    pub(crate) snapshots: BTreeMap<String, Disk>,
     next_name: u32,
     /// Snapshots that refcounts have room for.
-    most_snapshots: usize,
+    pub(crate) most_snapshots: usize,
     /// Whether clusters have at most 64 KiB, lose their place when they are discarded, and can be used often.
     compresses: bool,
 }
 
 /// What is done to an image.
 #[derive(Debug, Clone)]
-enum Act {
+pub(crate) enum Act {
     Write {
         start: u64,
         len: u64,
@@ -86,8 +88,8 @@ enum Act {
 }
 
 impl Site {
-    fn new(seed: u64) -> Result<Self> {
-        let (options, backing) = FORMS[seed as usize % FORMS.len()];
+    /// A new image; what it rests on has `base_sectors` sectors.
+    pub(crate) fn new(seed: u64, (options, backing): Form, base_sectors: u64) -> Result<Self> {
         let folder = temp_dir();
         let image = folder.path().join("image.qcow2");
         let mut disk = vec![0; SECTORS as usize];
@@ -101,7 +103,8 @@ impl Site {
             None => None,
             Some(format) => {
                 let base = folder.path().join("base");
-                disk[..SECTORS as usize / 2].copy_from_slice(&make_base(&base, format)?);
+                let below = make_base(&base, format, base_sectors)?;
+                disk[..base_sectors as usize].copy_from_slice(&below);
                 line.extend(["-b".into(), text(&base), "-F".into(), format.into()]);
                 Some(base)
             }
@@ -131,7 +134,7 @@ impl Site {
         })
     }
 
-    fn draw(&mut self) -> Act {
+    pub(crate) fn draw(&mut self) -> Act {
         let sectors = self.disk.len() as u64;
         let start = self.random.below(sectors);
         // Every other range is whole clusters of 64 KiB.
@@ -171,7 +174,7 @@ impl Site {
     }
 
     /// What the disk is full of after `act`; a discard is known by what is read afterwards.
-    fn note(&mut self, act: &Act) {
+    pub(crate) fn note(&mut self, act: &Act) {
         match *act {
             Act::Write { start, len, fill } | Act::Compress { start, len, fill } => {
                 self.fill(start, len, fill);
@@ -192,7 +195,7 @@ impl Site {
     }
 
     /// QEMU does a few things.
-    fn theirs(&mut self) -> Result<()> {
+    pub(crate) fn theirs(&mut self) -> Result<()> {
         let mut line = vec!["-f".to_owned(), "qcow2".into(), "-d".into(), "unmap".into()];
         for _ in 0..1 + self.random.below(8) {
             let act = self.draw_theirs();
@@ -226,7 +229,7 @@ impl Site {
     }
 
     /// We do a few things, several at a time where they do not touch.
-    fn ours(&mut self) -> Result<()> {
+    pub(crate) fn ours(&mut self) -> Result<()> {
         let acts: Vec<_> = (0..1 + self.random.below(8)).map(|_| self.draw()).collect();
         acts.iter().for_each(|act| self.note(act));
         self.with_image(async |image| {
@@ -264,7 +267,7 @@ impl Site {
     }
 
     /// One of both makes, applies or deletes a snapshot.
-    fn snapshot(&mut self) -> Result<()> {
+    pub(crate) fn snapshot(&mut self) -> Result<()> {
         let ours = self.random.below(2) == 0;
         let known: Vec<_> = self.snapshots.keys().cloned().collect();
         let action = self.random.below(if known.is_empty() { 1 } else { 3 });
@@ -316,7 +319,7 @@ impl Site {
     }
 
     /// One of both makes the disk longer or shorter.
-    fn resize(&mut self) -> Result<()> {
+    pub(crate) fn resize(&mut self) -> Result<()> {
         // QEMU does not resize an image with snapshots in version 2.
         if !self.snapshots.is_empty() {
             return Ok(());
@@ -402,7 +405,7 @@ impl Site {
     }
 
     /// Both find the image whole, and read the same in it.
-    fn judge(&self) -> Result<()> {
+    pub(crate) fn judge(&self) -> Result<()> {
         run(
             "qemu-img",
             ["check", "-q", "-f", "qcow2", &text(&self.image)],
@@ -479,9 +482,9 @@ impl Site {
     }
 }
 
-/// Makes a backing file of half the size; tells what its sectors are full of.
-fn make_base(base: &Path, format: &str) -> Result<Disk> {
-    let disk: Disk = (0..SECTORS / 2)
+/// Makes a backing file; tells what its sectors are full of.
+fn make_base(base: &Path, format: &str, sectors: u64) -> Result<Disk> {
+    let disk: Disk = (0..sectors)
         .map(|sector| (sector % 200) as u8 + 1)
         .collect();
     let bytes: Vec<u8> = disk
@@ -528,7 +531,7 @@ fn file_options() -> weft_uring::OpenOptions {
 }
 
 /// What each sector is full of.
-fn fills(bytes: &[u8]) -> Result<Disk> {
+pub(crate) fn fills(bytes: &[u8]) -> Result<Disk> {
     let fill = |sector: &[u8]| {
         ensure!(
             sector.iter().all(|&byte| byte == sector[0]),
@@ -539,12 +542,13 @@ fn fills(bytes: &[u8]) -> Result<Disk> {
     bytes.chunks(SECTOR as usize).map(fill).collect()
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
 fn run_seed(seed: u64) -> Result<()> {
-    let mut site = Site::new(seed)?;
+    let form = FORMS[seed as usize % FORMS.len()];
+    let mut site = Site::new(seed, form, SECTORS / 2)?;
     for turn in 0..8 {
         let choice = site.random.below(10);
         match choice {
@@ -559,17 +563,21 @@ fn run_seed(seed: u64) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn turns_of_both_leave_one_image() -> Result<()> {
-    require!("qemu-img", "qemu-io");
-    let seeds = match std::env::var("WEFT_SEEDS") {
+/// The seeds that are asked for, or as many as there are forms.
+pub(crate) fn seeds(forms: usize) -> Result<std::ops::Range<u64>> {
+    Ok(match std::env::var("WEFT_SEEDS") {
         Ok(seeds) => match seeds.split_once("..") {
             Some((first, last)) => first.parse()?..last.parse()?,
             None => 0..seeds.parse()?,
         },
-        Err(_) => 0..FORMS.len() as u64,
-    };
-    for seed in seeds {
+        Err(_) => 0..forms as u64,
+    })
+}
+
+#[test]
+fn turns_of_both_leave_one_image() -> Result<()> {
+    require!("qemu-img", "qemu-io");
+    for seed in seeds(FORMS.len())? {
         run_seed(seed)
             .with_context(|| format!("seed {seed}, {:?}", FORMS[seed as usize % FORMS.len()]))?;
     }

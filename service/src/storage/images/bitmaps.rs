@@ -1,14 +1,14 @@
 //! The persistent bitmaps of an image: listed, and changed.
 
 use weft_block::{BlockDevice, Error, ErrorKind, IoVec, Request, Result};
-use weft_qcow2::Image;
 use weft_qcow2::format::{BitmapEntry, Header};
+use weft_qcow2::{BitmapInfo, Image};
 use weft_uring::spawner;
 
 use super::failed;
 use super::name::Name;
 use super::open::{Format, How, open};
-use crate::api::{ImageBitmap, Result as ApiResult};
+use crate::api::{ImageBitmap, ImageBitmapChange, Result as ApiResult};
 
 /// The bitmaps of the image in `file`.
 ///
@@ -43,29 +43,40 @@ pub(super) async fn bitmaps(file: &dyn BlockDevice, header: &Header) -> Result<V
         granularity_bytes: 1 << entry.granularity_bits,
         auto: entry.auto,
         in_use: entry.in_use,
+        dirty_bytes: None,
     };
     Ok(entries.into_iter().map(describe).collect())
 }
 
-/// A change of a bitmap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BitmapChange {
-    /// Make it; a bit stands for so many bytes, as many as QEMU takes unless given.
-    Add(Option<u64>),
-    /// Remove it.
-    Remove,
-    /// Clear all bits.
-    Clear,
-    /// Record writes from now on.
-    Enable,
-    /// Record no writes.
-    Disable,
-    /// Set the bits of another one of the same image, or of the image that is given.
-    Merge(String, Option<(Name, Option<Format>)>),
+/// The bitmaps of an image that is open, and how much each says was written.
+pub(in crate::storage) fn open_bitmaps(image: &Image) -> Vec<ImageBitmap> {
+    let describe = |bitmap: BitmapInfo| ImageBitmap {
+        name: bitmap.name,
+        granularity_bytes: bitmap.granularity,
+        auto: bitmap.recording,
+        in_use: bitmap.inconsistent,
+        dirty_bytes: (!bitmap.inconsistent).then_some(bitmap.dirty),
+    };
+    image.bitmaps().into_iter().map(describe).collect()
 }
 
-/// Changes the bitmap `bitmap` of the image at `name`, by one change after the other. They are in the file when all of
-/// them could be made.
+/// The bitmaps of the image at `name`, and how much each says was written.
+///
+/// # Errors
+/// `Unsupported` for a raw image, and as opening it.
+pub async fn list_bitmaps(name: &Name, format: Option<Format>) -> ApiResult<Vec<ImageBitmap>> {
+    let how = How {
+        format,
+        ..How::tables()
+    };
+    let chain = open(name, &how).await?;
+    let all = open_bitmaps(chain.image()?);
+    chain.close().await?;
+    Ok(all)
+}
+
+/// Changes the bitmap `bitmap` of the image at `name`, by one change after the other. What is merged is of the same image,
+/// or of `source`. The changes are in the file when all of them could be made.
 ///
 /// # Errors
 /// As opening the images, and as the engine says of each change.
@@ -73,7 +84,8 @@ pub async fn change_bitmap(
     name: &Name,
     format: Option<Format>,
     bitmap: &str,
-    changes: &[BitmapChange],
+    changes: &[ImageBitmapChange],
+    source: Option<&(Name, Option<Format>)>,
 ) -> ApiResult<()> {
     let how = How {
         format,
@@ -82,44 +94,49 @@ pub async fn change_bitmap(
     let chain = open(name, &how).await?;
     let path = name.to_string();
     let image = chain.image()?;
+    let source = match source {
+        Some((name, format)) => {
+            let how = How {
+                format: *format,
+                ..How::tables()
+            };
+            Some(open(name, &how).await?)
+        }
+        None => None,
+    };
+    let others = match &source {
+        Some(source) => source.image()?,
+        None => image,
+    };
     for change in changes {
-        let parts = match change {
-            BitmapChange::Merge(other, Some((name, format))) => {
-                let how = How {
-                    format: *format,
-                    ..How::tables()
-                };
-                let chain = open(name, &how).await?;
-                chain.image()?.dirty(other)
-            }
-            BitmapChange::Merge(other, None) => image.dirty(other),
-            _ => Ok(Vec::new()),
-        };
-        let parts = parts.map_err(failed(&path))?;
-        let changed = apply(image, bitmap, change, &parts).await;
+        let changed = apply_bitmap_change(image, bitmap, change, others).await;
         changed.map_err(failed(&path))?;
     }
     chain.close().await
 }
 
-async fn apply(
+/// One change; what is merged is a bitmap of `others`.
+pub(in crate::storage) async fn apply_bitmap_change(
     image: &Image,
     bitmap: &str,
-    change: &BitmapChange,
-    parts: &[std::ops::Range<u64>],
+    change: &ImageBitmapChange,
+    others: &Image,
 ) -> Result<()> {
     // QEMU takes the cluster, within these bounds.
     const GRANULARITY: (u64, u64) = (4 << 10, 64 << 10);
     let cluster = image.header().geometry.cluster();
     match change {
-        BitmapChange::Add(granularity) => {
+        ImageBitmapChange::Add { granularity_bytes } => {
             let usual = cluster.clamp(GRANULARITY.0, GRANULARITY.1);
-            image.create_bitmap(bitmap, granularity.unwrap_or(usual), true)
+            image.create_bitmap(bitmap, granularity_bytes.unwrap_or(usual), true)
         }
-        BitmapChange::Remove => image.remove_bitmap(bitmap),
-        BitmapChange::Clear => image.clear_bitmap(bitmap, &spawner()).await,
-        BitmapChange::Enable => image.set_recording(bitmap, true, &spawner()).await,
-        BitmapChange::Disable => image.set_recording(bitmap, false, &spawner()).await,
-        BitmapChange::Merge(..) => image.merge_bitmap(bitmap, parts, &spawner()).await,
+        ImageBitmapChange::Remove => image.remove_bitmap(bitmap),
+        ImageBitmapChange::Clear => image.clear_bitmap(bitmap, &spawner()).await,
+        ImageBitmapChange::Enable => image.set_recording(bitmap, true, &spawner()).await,
+        ImageBitmapChange::Disable => image.set_recording(bitmap, false, &spawner()).await,
+        ImageBitmapChange::Merge { from } => {
+            let parts = others.dirty(from)?;
+            image.merge_bitmap(bitmap, &parts, &spawner()).await
+        }
     }
 }

@@ -4,7 +4,7 @@ use weft_block::{BlockDevice, BlockQueue, ExtentKind, Result as BlockResult};
 use weft_uring::spawner;
 
 use super::Progress;
-use super::copy::{is_zero, read};
+use super::copy::{LOOK, is_zero, read};
 use super::failed;
 use super::map::map;
 use super::open::Chain;
@@ -146,7 +146,8 @@ impl Side {
         if at >= self.size {
             return Ok((true, end - at));
         }
-        let extents = self.queue.extents(at, end.min(self.size) - at).await?;
+        let len = (end.min(self.size) - at).min(LOOK);
+        let extents = self.queue.extents(at, len).await?;
         let is_zero = |kind| kind != ExtentKind::Data;
         let zero = is_zero(extents[0].kind);
         let same = extents
@@ -177,4 +178,67 @@ fn first_difference(ours: &[u8], theirs: &[u8]) -> Option<u64> {
     pairs
         .position(|(ours, theirs)| ours != theirs)
         .map(|sector| sector as u64 * SECTOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use weft_block::{Completion, Extent, IoVec, LocalBoxFuture, Request};
+    use weft_sim::MemoryDevice;
+    use weft_uring::block_on;
+
+    use super::*;
+
+    /// A queue that counts the bytes that it is asked about.
+    struct Asked {
+        queue: Box<dyn BlockQueue>,
+        bytes: Rc<Cell<u64>>,
+    }
+
+    impl BlockQueue for Asked {
+        fn submit(&self, request: Request) -> LocalBoxFuture<'static, Completion> {
+            self.queue.submit(request)
+        }
+
+        fn extents(
+            &self,
+            offset: u64,
+            len: u64,
+        ) -> LocalBoxFuture<'static, BlockResult<Vec<Extent>>> {
+            self.bytes.set(self.bytes.get() + len);
+            self.queue.extents(offset, len)
+        }
+    }
+
+    /// Each piece asked about all of the rest: a comparison took the square of the size.
+    #[test]
+    fn a_large_disk_is_not_asked_about_all_of_it_for_each_piece() {
+        const SIZE: u64 = 1 << 30;
+        let device = MemoryDevice::new(SIZE);
+        block_on(async {
+            let bytes = Rc::new(Cell::new(0));
+            let queue = device.open(&spawner()).expect("it opens");
+            queue
+                .submit(Request::write(0, IoVec::copy_of(&[1; 4096])))
+                .await
+                .result
+                .expect("it is written");
+            let side = Side {
+                queue: Box::new(Asked {
+                    queue,
+                    bytes: Rc::clone(&bytes),
+                }),
+                size: SIZE,
+            };
+            let (mut at, mut pieces) = (0, 0);
+            while at < SIZE {
+                let (_, len) = side.extent(at, SIZE).await.expect("it tells");
+                at += len.min(PIECE - at % PIECE);
+                pieces += 1;
+            }
+            assert!(bytes.get() <= pieces * LOOK, "{} bytes", bytes.get());
+        });
+    }
 }

@@ -51,6 +51,8 @@ pub struct Convert {
     pub salvage: bool,
     /// Whether bitmaps are copied.
     pub bitmaps: Bitmaps,
+    /// Whether a power cut may take the copy along when this has ended, until the system has written it by itself.
+    pub volatile: bool,
 }
 
 /// Which bitmaps are copied.
@@ -75,7 +77,7 @@ pub async fn convert(request: Convert, progress: Progress<'_>) -> Result<ImageCo
     }
     let bitmaps = bitmaps(&request, &sources)?;
     let source = joined(&sources, request.salvage);
-    let size = source.device().info().size;
+    let size = source.device.info().size;
     let path = request.to.to_string();
     let made = match &request.to {
         Name::Path(path) if !request.onto => Some(make(&request, path, size).await?),
@@ -95,34 +97,32 @@ pub async fn convert(request: Convert, progress: Progress<'_>) -> Result<ImageCo
 }
 
 /// What is read: a disk as it is, or more than that.
-enum From {
-    One(Arc<dyn BlockDevice>),
-    Joined(Source),
+struct From {
+    device: Arc<dyn BlockDevice>,
+    joined: Option<Arc<Source>>,
 }
 
 impl From {
-    fn device(&self) -> &dyn BlockDevice {
-        match self {
-            Self::One(device) => &**device,
-            Self::Joined(source) => source,
-        }
-    }
-
     fn lost(&self) -> Vec<Range<u64>> {
-        match self {
-            Self::One(_) => Vec::new(),
-            Self::Joined(source) => source.lost(),
-        }
+        self.joined
+            .as_ref()
+            .map_or_else(Vec::new, |source| source.lost())
     }
 }
 
 fn joined(sources: &[Chain], salvage: bool) -> From {
-    match sources {
-        [one] if !salvage => From::One(Arc::clone(one.device())),
-        all => {
-            let disks = all.iter().map(|chain| Arc::clone(chain.device()));
-            From::Joined(Source::new(disks, salvage))
-        }
+    if let ([one], false) = (sources, salvage) {
+        let device = Arc::clone(one.device());
+        return From {
+            device,
+            joined: None,
+        };
+    }
+    let disks = sources.iter().map(|chain| Arc::clone(chain.device()));
+    let source = Arc::new(Source::new(disks, salvage));
+    From {
+        device: Arc::clone(&source) as Arc<dyn BlockDevice>,
+        joined: Some(source),
     }
 }
 
@@ -184,6 +184,7 @@ async fn make(request: &Convert, path: &Path, size: u64) -> Result<Made> {
         overwrite: request.overwrite,
         unseen_backing: false,
         key: request.key.clone(),
+        volatile: request.volatile,
     })
     .await?;
     let path = path.into();
@@ -195,6 +196,8 @@ fn target_how(request: &Convert, made: bool) -> How {
     let mut how = How {
         format: request.format,
         keys: Keys::anywhere(request.key.iter().cloned().collect()),
+        volatile: request.volatile,
+        takes_room: made,
         ..How::to_read(Policy::TRUSTING).writing()
     };
     if made {
@@ -216,7 +219,7 @@ async fn onto(
 ) -> Result<u64> {
     let path = request.to.to_string();
     let target = open(&request.to, &target_how(request, made)).await?;
-    let (room, size) = (target.device().info().size, source.device().info().size);
+    let (room, size) = (target.device().info().size, source.device.info().size);
     if room < size {
         let message = format!("{path} has {room} bytes, and {size} are to be copied there");
         return Err(Error::new(ErrorKind::NoSpace, path, message));
@@ -228,7 +231,7 @@ async fn onto(
             && (target.top().image.is_some() || !is_block(&request.to)));
     let written = if request.compress {
         let pack = Pack {
-            from: source.device(),
+            from: &source.device,
             to: target.image()?,
             size,
             onto_zeroes,
@@ -240,7 +243,7 @@ async fn onto(
         let header = target.top().header.as_ref();
         let cluster = header.map_or(512, |header| header.geometry.grain());
         let copy = Copy {
-            from: source.device(),
+            from: &source.device,
             to: &**target.device(),
             size,
             grain: match request.sparse {

@@ -1,26 +1,37 @@
 //! From one device to another: what holds nothing is left out.
 
-use std::cell::Cell;
+use std::ops::Range;
+use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use weft_block::{BlockDevice, BlockQueue, ExtentKind, IoVec, Request, Result};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use weft_block::{BlockDevice, BlockQueue, Buffer, IoVec, Request, Result};
 use weft_uring::spawner;
 
 use super::Progress;
+use super::feed::{Cut, Feed};
 
-/// Bytes that are read and written as one. Larger ones gain nothing, and a slow medium shows progress.
-const PIECE: u64 = 2 << 20;
+/// Bytes that are read and written as one. The page cache takes folios of the size that is written, and those of up to
+/// 2 MiB were measured to cost a multiple: memory has to be moved out of their way, or fetched from the hypervisor.
+const PIECE: u64 = 256 << 10;
 
-/// Pieces under way at once.
-const IN_FLIGHT: usize = 8;
+/// Pieces that are written at once.
+const IN_FLIGHT: usize = 16;
 
 /// Bytes of zeroes in one request.
 const ZEROES: u64 = 128 << 20;
 
+/// Bytes after which what was written is flushed, while more is: so the medium works meanwhile, not only at the end.
+pub(super) const FLUSHED: u64 = 256 << 20;
+
+/// Bytes of the disk about which it is asked at once by who reads the next piece and asks again. An answer costs as much as
+/// it tells of: to ask about all of the rest for each piece takes the square of the disk's size.
+pub(super) const LOOK: u64 = 16 << 20;
+
 /// A copy of one disk to another of at least its size.
 pub(super) struct Copy<'a> {
-    pub(super) from: &'a dyn BlockDevice,
+    pub(super) from: &'a Arc<dyn BlockDevice>,
     pub(super) to: &'a dyn BlockDevice,
     /// Bytes, whole sectors.
     pub(super) size: u64,
@@ -31,94 +42,115 @@ pub(super) struct Copy<'a> {
     pub(super) progress: Progress<'a>,
 }
 
+/// What was done of a copy.
+#[derive(Default)]
+struct Done {
+    /// Bytes of the disk.
+    len: u64,
+    /// Those of them that were written as data.
+    data: u64,
+    /// Memory that is not needed any more.
+    memory: Option<Buffer>,
+}
+
 impl Copy<'_> {
     /// Copies, and answers how many bytes were written as data. Nothing is durable before a flush of the target.
     ///
     /// # Errors
     /// As reading and writing: the first failure ends it.
     pub(super) async fn run(&self) -> Result<u64> {
-        let from = self.from.open(&spawner())?;
+        let cut = Cut {
+            size: self.size,
+            piece: PIECE,
+            unit: u64::from(self.from.info().logical_block),
+        };
+        let mut feed = Feed::start(self.from, cut)?;
         let to = self.to.open(&spawner())?;
-        let (done, written) = (Cell::new(0), Cell::new(0));
-        let mut flying = FuturesUnordered::new();
-        let mut at = 0;
-        while at < self.size {
-            for extent in from.extents(at, self.size - at).await? {
-                let (start, end) = (extent.offset, extent.offset + extent.len);
-                at = end;
-                if extent.kind != ExtentKind::Data {
-                    if !self.onto_zeroes {
-                        zeroes(&*to, start, end).await?;
-                    }
-                    self.tell(&done, end - start);
-                    continue;
+        let (mut flying, mut flushed) = (FuturesUnordered::new(), 0);
+        let mut all = Done::default();
+        while let Some(piece) = feed.next().await? {
+            let Some(memory) = piece.memory else {
+                if !self.onto_zeroes {
+                    zeroes(&*to, piece.range.start, piece.range.end).await?;
                 }
-                for (start, end) in pieces(start, end) {
-                    if flying.len() == IN_FLIGHT
-                        && let Some(ended) = flying.next().await
-                    {
-                        let ended: Result<()> = ended;
-                        ended?;
-                    }
-                    let (from, to, done, written) = (&*from, &*to, &done, &written);
-                    flying.push(async move {
-                        let data = self.piece(from, to, start, end).await?;
-                        written.set(written.get() + data);
-                        self.tell(done, end - start);
-                        Ok(())
-                    });
-                }
+                let len = piece.range.end - piece.range.start;
+                self.tell(
+                    &mut all,
+                    Done {
+                        len,
+                        ..Done::default()
+                    },
+                    &feed,
+                );
+                continue;
+            };
+            flying.push(self.begin(&*to, piece.range, memory).boxed_local());
+            if all.data - flushed >= FLUSHED {
+                flushed = all.data;
+                flying.push(flush(&*to).boxed_local());
+            }
+            // Those that have ended give their memory back while the processor still has it at hand.
+            while let Some(ended) = match flying.len() < IN_FLIGHT {
+                true => flying.next().now_or_never().flatten(),
+                false => flying.next().await,
+            } {
+                self.tell(&mut all, ended?, &feed);
             }
         }
         while let Some(ended) = flying.next().await {
-            ended?;
+            self.tell(&mut all, ended?, &feed);
         }
-        drop(flying);
-        Ok(written.get())
+        Ok(all.data)
     }
 
-    fn tell(&self, done: &Cell<u64>, bytes: u64) {
-        done.set(done.get() + bytes);
-        (self.progress)(done.get(), self.size);
+    fn tell(&self, all: &mut Done, done: Done, feed: &Feed) {
+        all.len += done.len;
+        all.data += done.data;
+        (self.progress)(all.len, self.size);
+        if let Some(memory) = done.memory {
+            feed.give_back(memory);
+        }
     }
 
-    /// Copies one piece, and answers how much of it is data.
-    async fn piece(
+    /// Begins to write what `memory` holds to `range`; the future waits for the end.
+    fn begin(
         &self,
-        from: &dyn BlockQueue,
         to: &dyn BlockQueue,
-        start: u64,
-        end: u64,
-    ) -> Result<u64> {
-        let bytes = read(from, start, end - start).await?;
+        range: Range<u64>,
+        memory: Buffer,
+    ) -> impl Future<Output = Result<Done>> + 'static {
+        let len = range.end - range.start;
         let runs = match self.grain {
-            0 => vec![(0, bytes.len(), false)],
-            grain => runs(&bytes, start, grain),
+            0 => vec![(0, len as usize, false)],
+            grain => runs(&memory[..len as usize], range.start, grain),
         };
-        let memory = IoVec::from(bytes);
-        let mut written = 0;
+        let memory = IoVec::from(memory);
+        let (mut sent, mut data) = (Vec::with_capacity(runs.len()), 0);
         for (offset, len, zero) in runs {
-            let place = start + offset as u64;
+            let place = range.start + offset as u64;
             if !zero {
-                let write = Request::write(place, memory.slice(offset, len));
-                to.submit(write).await.result?;
-                written += len as u64;
+                sent.push(to.submit(Request::write(place, memory.slice(offset, len))));
+                data += len as u64;
             } else if !self.onto_zeroes {
-                zeroes(to, place, place + len as u64).await?;
+                sent.push(to.submit(Request::write_zeroes(place, len as u64, true)));
             }
         }
-        Ok(written)
+        async move {
+            let ended = join_all(sent).await;
+            ended.into_iter().try_for_each(|ended| ended.result)?;
+            Ok(Done {
+                len,
+                data,
+                memory: Some(memory.into_buffer()),
+            })
+        }
     }
 }
 
-/// The range in parts that end where a piece does.
-fn pieces(start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
-    let mut at = start;
-    std::iter::from_fn(move || {
-        let from = at;
-        at = end.min((at / PIECE + 1) * PIECE);
-        (from < end).then_some((from, at))
-    })
+/// Sends what was written on its way to the medium.
+fn flush(to: &dyn BlockQueue) -> impl Future<Output = Result<Done>> + 'static {
+    let sent = to.submit(Request::flush());
+    async move { sent.await.result.map(|()| Done::default()) }
 }
 
 /// Runs of zeroes and of data in `bytes`, which lie at `start` of the disk: places in `bytes`, lengths, and whether they
@@ -186,19 +218,6 @@ mod tests {
         assert_eq!(
             runs(&bytes, 2048, 4096),
             [(0, 2048, true), (2048, 4096, false), (6144, 10240, true)]
-        );
-    }
-
-    #[test]
-    fn pieces_end_where_pieces_of_the_disk_end() {
-        let all: Vec<_> = pieces(512, 2 * PIECE + 512).collect();
-        assert_eq!(
-            all,
-            [
-                (512, PIECE),
-                (PIECE, 2 * PIECE),
-                (2 * PIECE, 2 * PIECE + 512)
-            ]
         );
     }
 }

@@ -10,6 +10,7 @@ use weft_qcow2::luks::Area;
 use weft_qcow2::{CreateOptions, Fill, Image, create as create_qcow2};
 use weft_uring::{FileDevice, spawner};
 
+use super::described::Described;
 use super::failed;
 use super::keys::{Keys, Passphrase, new_area};
 use super::name::Name;
@@ -41,6 +42,8 @@ pub struct Create {
     pub unseen_backing: bool,
     /// What it is encrypted with; as LUKS is by default, unless options say how.
     pub key: Option<Passphrase>,
+    /// Whether a power cut may take it along afterwards.
+    pub volatile: bool,
 }
 
 /// What was made.
@@ -124,7 +127,8 @@ fn encryption(request: &Create, options: &Options) -> Result<Option<Area>> {
         return Err(Error::new(ErrorKind::Invalid, path, message));
     };
     let EncryptOptions { luks, time } = options.encryption.unwrap_or_default();
-    new_area(luks, time, key).map(Some)
+    let (area, _) = new_area(luks, time, key)?;
+    Ok(Some(area))
 }
 
 /// The format of the backing file, and its size if it was looked at.
@@ -133,13 +137,13 @@ async fn look_below(request: &Create, backing: &str) -> Result<(Format, Option<u
         return Ok((format, None));
     }
     let image = Name::Path(request.path.clone());
-    let name = image.named_here(backing)?;
+    let Described { name, format, .. } = Described::by_image(&image, backing)?;
     if name.identity().is_some() && name.identity() == image.identity() {
         let message = format!("{image} cannot rest on itself");
         return Err(Error::new(ErrorKind::Invalid, image.to_string(), message));
     }
     let how = How {
-        format: request.backing_format,
+        format: request.backing_format.or(format),
         chain: false,
         data: false,
         ..How::to_read(Policy::STRICT)
@@ -165,7 +169,7 @@ async fn create_raw(request: &Create, size: u64) -> Result<Formatted> {
         let message = format!("{path}: a raw image is not encrypted");
         return Err(Error::new(ErrorKind::Unsupported, path, message));
     }
-    let (file, made) = place(&request.path, request.overwrite)?;
+    let (file, made) = place(request)?;
     let size = size.next_multiple_of(512);
     let taken = async {
         file.set_len(size)?;
@@ -244,10 +248,10 @@ async fn create_image(request: &Create, options: Options) -> Result<Formatted> {
         Some(name) => Some(Name::Path(request.path.clone()).named_here(name)?),
         None => None,
     };
-    let (file, made) = place(&request.path, request.overwrite)?;
+    let (file, made) = place(request)?;
     let done = async {
         if let Some(name) = &data_file {
-            make_data_file(name, options.size).await?;
+            make_data_file(name, options.size, request.volatile).await?;
         }
         let created = create_qcow2(&*file, &options, &spawner()).await;
         created.map_err(failed(&path))?;
@@ -277,6 +281,7 @@ async fn take_room(request: &Create, apart: bool, preallocation: Preallocation) 
         data: apart,
         policy: Policy::TRUSTING,
         keys: Keys::anywhere(request.key.iter().cloned().collect()),
+        volatile: request.volatile,
         ..How::tables().writing()
     };
     let chain = open(&name, &how).await?;
@@ -286,15 +291,19 @@ async fn take_room(request: &Create, apart: bool, preallocation: Preallocation) 
 }
 
 /// The file that an image is made in, empty, and whether it was not there before.
-fn place(path: &Path, overwrite: bool) -> Result<(Arc<dyn BlockDevice>, bool)> {
+fn place(request: &Create) -> Result<(Arc<dyn BlockDevice>, bool)> {
+    let path = &request.path;
     let text = path.display().to_string();
-    let options = weft_uring::OpenOptions::default();
+    let options = weft_uring::OpenOptions {
+        volatile: request.volatile,
+        ..weft_uring::OpenOptions::default()
+    };
     if std::fs::symlink_metadata(path).is_err() {
         let made = FileDevice::create_with(path, 0, &options);
         let made = made.map_err(|error| crate::storage::disks::file_failure(&text, &error))?;
         return Ok((Arc::new(made), true));
     }
-    if !overwrite {
+    if !request.overwrite {
         let message = format!("{text} exists already and is left alone");
         return Err(Error::new(ErrorKind::Exists, text, message));
     }
@@ -315,17 +324,25 @@ fn take_away(path: &Path, made: bool) {
 }
 
 /// Sees to it that there is a data file of `size` bytes.
-async fn make_data_file(name: &Name, size: u64) -> Result<()> {
+async fn make_data_file(name: &Name, size: u64, volatile: bool) -> Result<()> {
     let text = name.to_string();
     let size = size.next_multiple_of(512);
     if let Name::Path(path) = name
         && !path.exists()
     {
-        let made = FileDevice::create(path, size);
+        let options = weft_uring::OpenOptions {
+            volatile,
+            ..weft_uring::OpenOptions::default()
+        };
+        let made = FileDevice::create_with(path, size, &options);
         made.map_err(|error| crate::storage::disks::file_failure(&text, &error))?;
         return Ok(());
     }
-    let file = open_file(name, false, true).await?;
+    let how = How {
+        volatile,
+        ..How::tables()
+    };
+    let file = open_file(name, &how.of_file(false)).await?;
     if file.info().size < size {
         file.set_len(size).map_err(failed(&text))?;
     }

@@ -8,8 +8,8 @@ use weft_block::{
     BlockDevice, BlockQueue, Completion, Error, ErrorKind, Info, IoVec, LocalBoxFuture, Op,
     Request, Result, Spawner,
 };
-use weft_qcow2::format::{Backing, CompressionType};
-use weft_qcow2::{CreateOptions, Fill, Image, OpenOptions, Repair, create, read_header};
+use weft_qcow2::format::{Backing, CompressionType, Version};
+use weft_qcow2::{Amendment, CreateOptions, Fill, Image, OpenOptions, Repair, create, read_header};
 use weft_sim::{MemoryDevice, PowerCut, PowerSupply};
 use weft_uring::{block_on, spawner};
 
@@ -44,9 +44,30 @@ enum Command {
     Resize,
     /// Room is taken for the whole disk, which rests on nothing.
     Preallocate,
+    /// It becomes one of version 3.
+    Upgrade,
+    /// One of version 2, which says no zeroes.
+    Downgrade,
+    /// Its refcounts get 64 bits.
+    Widen,
+    /// Or four.
+    Narrow,
 }
 
-const COMMANDS: [Command; 8] = [
+impl Command {
+    /// What of the image it makes another way.
+    fn amendment(self) -> Option<Amendment> {
+        Some(match self {
+            Self::Upgrade => Amendment::Version(Version::V3),
+            Self::Downgrade => Amendment::Version(Version::V2),
+            Self::Widen => Amendment::RefcountOrder(6),
+            Self::Narrow => Amendment::RefcountOrder(2),
+            _ => return None,
+        })
+    }
+}
+
+const COMMANDS: [Command; 12] = [
     Command::Rebase,
     Command::Flatten,
     Command::Commit,
@@ -55,7 +76,14 @@ const COMMANDS: [Command; 8] = [
     Command::Create,
     Command::Resize,
     Command::Preallocate,
+    Command::Upgrade,
+    Command::Downgrade,
+    Command::Widen,
+    Command::Narrow,
 ];
+
+/// Bytes of the disk that are zeroes over the backing file, where the image can say that.
+const ZEROES: std::ops::Range<usize> = 44 << 10..56 << 10;
 
 /// The files of a test: the image, the one that it rests on, and another.
 #[derive(Clone)]
@@ -113,7 +141,18 @@ async fn make(files: &Files, command: Command, cluster_bits: u32) {
         image.close(&spawner()).await.expect("it closes");
     }
     let backing = (command != Command::Preallocate).then_some("base");
-    let made = create(&*files.top, &options(cluster_bits, backing), &spawner()).await;
+    // With room for it, a name that lies behind the first block.
+    let long = "./".repeat(300) + "base";
+    let far = command.amendment().is_some() && cluster_bits > 9;
+    let backing = backing.map(|near| if far { &long } else { near });
+    let mut options = options(cluster_bits, backing);
+    if command.amendment().is_some() {
+        options.compression = CompressionType::Zlib;
+    }
+    if command == Command::Upgrade {
+        options.version = Version::V2;
+    }
+    let made = create(&*files.top, &options, &spawner()).await;
     made.expect("it is made");
     let image = open_top(files).await.expect("it opens");
     let whole = expected();
@@ -124,6 +163,12 @@ async fn make(files: &Files, command: Command, cluster_bits: u32) {
     write(&image, own.start as u64, &whole[own.clone()])
         .await
         .expect("it is written");
+    if command == Command::Downgrade {
+        let queue = image.open(&spawner()).expect("opens");
+        let (start, len) = (ZEROES.start as u64, ZEROES.len() as u64);
+        let zeroes = Request::write_zeroes(start, len, true);
+        queue.submit(zeroes).await.result.expect("it is done");
+    }
     image.close(&spawner()).await.expect("it closes");
 }
 
@@ -132,7 +177,7 @@ async fn open_top(files: &Files) -> Result<Image> {
     let header = read_header(&*files.top, &spawner()).await?;
     let below = match header.backing_path.as_deref() {
         None => None,
-        Some("base") => Some(&files.base),
+        Some(name) if name.ends_with("base") => Some(&files.base),
         Some("other") => Some(&files.other),
         Some(name) => panic!("it names {name}"),
     };
@@ -214,6 +259,7 @@ async fn run(command: Command, files: &Files, cluster_bits: u32) -> Result<()> {
     let image = chain.image().map_err(said)?.clone();
     let source = MemoryDevice::new(SIZE);
     source.poke(0, &disk(7));
+    let source: Arc<dyn BlockDevice> = Arc::new(source);
     match command {
         Command::Rebase | Command::Flatten => {
             let backing = (command == Command::Rebase).then(|| "other".to_owned());
@@ -251,6 +297,10 @@ async fn run(command: Command, files: &Files, cluster_bits: u32) -> Result<()> {
             image.preallocate(0..SIZE, Fill::Room, &spawner()).await?;
             chain.close().await.map_err(said)
         }
+        Command::Upgrade | Command::Downgrade | Command::Widen | Command::Narrow => {
+            let way = command.amendment().expect("it is one");
+            image.amend(&way, &spawner()).await
+        }
         Command::Create => unreachable!("it was done"),
     }
 }
@@ -279,6 +329,14 @@ async fn judge(command: Command, files: &Files, ended: bool, what: &str) {
     if command == Command::Preallocate {
         before[SIZE as usize / 2..].fill(0);
     }
+    if command == Command::Downgrade {
+        before[ZEROES].fill(0);
+    }
+    if let Some(way) = command.amendment().filter(|_| ended) {
+        let header = image.header();
+        let same = way.applied(&header).is_ok_and(|after| after == header);
+        assert!(same, "{what}: {header:?}");
+    }
     let new = disk(7);
     let grain = 512;
     for (index, part) in bytes.chunks(grain).enumerate() {
@@ -306,8 +364,10 @@ fn at_every_step(failing: impl Fn(Command, u32, u64) -> bool) {
         for cluster_bits in [9, 12] {
             let steps = (0..MOST_STEPS).find(|step| failing(command, cluster_bits, *step));
             let steps = steps.unwrap_or_else(|| panic!("{command:?} has no end"));
+            // Where names lie in the first block, one write of it makes the image another.
+            let least = if command == Command::Upgrade { 1 } else { 3 };
             assert!(
-                steps > 2,
+                steps >= least,
                 "{command:?}: {steps} steps are too few to have seen any"
             );
         }

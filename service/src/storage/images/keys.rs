@@ -1,8 +1,9 @@
 //! Passphrases of encrypted images: where they come from, and what they open.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,11 +44,43 @@ impl Passphrase {
     /// # Errors
     /// `Invalid` for an empty or endless file, and as reading it.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_if(path, |_| Ok(()))
+    }
+
+    /// The same of a file that is its owner's alone, as one must be that is read whenever a disk is opened.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and `Permission` if others may open the file.
+    pub(in crate::storage) fn read_own(path: &Path) -> Result<Self> {
+        let text = path.display().to_string();
+        if path.is_relative() {
+            let message = format!("there is no key file {text}");
+            return Err(Error::new(ErrorKind::NotFound, text, message));
+        }
+        // Looked at first: a pipe would be waited for.
+        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            let message = format!("{text} is no file that could hold a passphrase");
+            return Err(Error::new(ErrorKind::Invalid, text, message));
+        }
+        Self::read_if(path, |found| {
+            if found.mode() & 0o077 == 0 {
+                return Ok(());
+            }
+            let message = format!(
+                "{text} holds a passphrase and others on this machine may open it: make it its owner's alone, with `chmod 600 {text}`"
+            );
+            Err(Error::new(ErrorKind::Permission, &text, message))
+        })
+    }
+
+    fn read_if(path: &Path, allowed: impl FnOnce(&Metadata) -> Result<()>) -> Result<Self> {
         let text = path.display().to_string();
         let tried = format!("the passphrase in {text} cannot be read");
         let failed = |error| Error::from_io(&text, &tried, &error);
         let mut bytes = Zeroizing::new(Vec::new());
-        let mut file = File::open(path).map_err(failed)?.take(MAX_PASSPHRASE + 1);
+        let file = File::open(path).map_err(failed)?;
+        allowed(&file.metadata().map_err(failed)?)?;
+        let mut file = file.take(MAX_PASSPHRASE + 1);
         file.read_to_end(&mut bytes).map_err(failed)?;
         if bytes.is_empty() || bytes.len() as u64 > MAX_PASSPHRASE {
             let message = format!("{text} holds no passphrase: it is empty or without end");
@@ -97,6 +130,14 @@ impl Keys {
     /// Whether there is one for the image that is so deep.
     pub(super) fn has_for(&self, depth: usize) -> bool {
         self.of(depth).next().is_some()
+    }
+
+    /// The key of an encrypted image, called `name`, whose area was read. It takes seconds of CPU by design.
+    ///
+    /// # Errors
+    /// `Invalid` without a passphrase that opens it.
+    pub(in crate::storage) fn open(&self, name: &str, area: &Area) -> Result<MasterKey> {
+        unlock(name, area, self.0.iter().map(|(_, key)| key))
     }
 
     fn of(&self, depth: usize) -> impl Iterator<Item = &Passphrase> {
@@ -156,15 +197,15 @@ fn unlock<'a>(
 ///
 /// # Errors
 /// `Invalid` for a passphrase that is no text, which QEMU could not be given; `Unsupported` as the engine says.
-pub(super) fn new_area(
+pub(in crate::storage) fn new_area(
     options: CreateOptions,
     time: Duration,
     passphrase: &Passphrase,
-) -> Result<Area> {
+) -> Result<(Area, MasterKey)> {
     check_text(passphrase)?;
     let work = work(options, time).map_err(refused)?;
     let made = Area::create(options, passphrase.bytes(), work, &mut chance()?);
-    made.map(|(area, _)| area).map_err(refused)
+    made.map_err(refused)
 }
 
 fn check_text(passphrase: &Passphrase) -> Result<()> {

@@ -8,14 +8,17 @@
 //! user names only, and for others where the policy says so: a guest can write into a raw disk what makes it look like an
 //! image that names any file.
 
+mod amend;
 mod bitmaps;
 mod commit;
 mod compare;
 mod convert;
 mod copy;
 mod create;
+mod described;
 #[cfg(test)]
 mod failures;
+mod feed;
 mod info;
 mod keys;
 mod map;
@@ -29,13 +32,17 @@ mod rebase;
 mod source;
 mod upkeep;
 
-pub use bitmaps::{BitmapChange, change_bitmap};
+pub use amend::{Amendments, amend, read_amendments};
+pub(in crate::storage) use bitmaps::{apply_bitmap_change, open_bitmaps};
+pub use bitmaps::{change_bitmap, list_bitmaps};
 pub use commit::{Commit, commit};
 pub use compare::compare;
 pub use convert::{Bitmaps, Convert, SPARSE, convert};
 pub use create::{Create, Formatted, create};
+pub use described::{Below, Described, named};
 pub use info::info;
 pub(super) use info::snapshot;
+pub(super) use keys::new_area;
 pub use keys::{KeyChange, Keys, Passphrase, USUAL_TIME, change_keys};
 pub use map::map;
 pub use measure::{Measured, measure, measure_bitmaps};
@@ -46,11 +53,11 @@ pub use open::{Chain, Format, How, Link, MAX_CHAIN, open};
 pub use options::{EncryptOptions, Options, Preallocation, read_options};
 pub use policy::{Allow, Policy};
 pub use rebase::{Rebase, rebase};
-pub(super) use upkeep::snapshot_name;
 pub use upkeep::{
     Resize, Resized, Sizing, apply_snapshot, check, create_snapshot, delete_snapshot, resize,
     snapshots,
 };
+pub(super) use upkeep::{check_unique, snapshot_name};
 
 use crate::api::Error;
 

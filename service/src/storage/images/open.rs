@@ -10,6 +10,7 @@ use weft_qcow2::format::{Header, MAGIC, incompatible};
 use weft_qcow2::{Image, OpenOptions, read_header};
 use weft_uring::{FileDevice, spawner};
 
+use super::described::{Below, Described};
 use super::failed;
 use super::keys::Keys;
 use super::name::{Identity, Name};
@@ -62,6 +63,10 @@ pub struct How {
     pub writable: Vec<usize>,
     /// Whether the files are locked. Without, what is read may change while it is.
     pub locked: bool,
+    /// Whether a power cut may take along what is written to files.
+    pub volatile: bool,
+    /// Whether files take room in advance as they become longer, because they are about to be written as a whole.
+    pub takes_room: bool,
     /// Whether what it rests on is opened too. Without, the image reads as zeroes where it has nothing.
     pub chain: bool,
     /// Whether the data is looked at. Without, a data file is not opened.
@@ -74,6 +79,8 @@ pub struct How {
     pub policy: Policy,
     /// What opens those that are encrypted.
     pub keys: Keys,
+    /// What the image rests on, by the user's own word.
+    pub below: Below,
 }
 
 impl How {
@@ -83,12 +90,15 @@ impl How {
             format: None,
             writable: Vec::new(),
             locked: true,
+            volatile: false,
+            takes_room: false,
             chain: true,
             data: true,
             snapshot: None,
             for_repair: false,
             policy,
             keys: Keys::default(),
+            below: Below::AsItSays,
         }
     }
 
@@ -106,6 +116,18 @@ impl How {
     pub fn writing(mut self) -> Self {
         self.writable = vec![0];
         self
+    }
+
+    /// How each of the files is opened.
+    pub(super) fn of_file(&self, read_only: bool) -> weft_uring::OpenOptions {
+        weft_uring::OpenOptions {
+            read_only,
+            lock: self.locked,
+            fill_last_block: true,
+            volatile: self.volatile,
+            takes_room: self.takes_room,
+            ..weft_uring::OpenOptions::default()
+        }
     }
 }
 
@@ -182,6 +204,17 @@ struct Found {
     file: Arc<dyn BlockDevice>,
     header: Option<Header>,
     read_only: bool,
+    /// It rests on nothing, whatever it says.
+    alone: bool,
+}
+
+/// An image that is to be looked at next.
+struct Next {
+    name: Name,
+    format: Option<Format>,
+    below: Below,
+    /// The user has said so, and not an image.
+    by_user: bool,
 }
 
 /// Opens the image at `name`, and as much of its chain as `how` says.
@@ -210,8 +243,19 @@ pub async fn open(name: &Name, how: &How) -> Result<Chain> {
 async fn find(first: &Name, how: &How) -> Result<Vec<Found>> {
     let mut chain: Vec<Found> = Vec::new();
     let mut seen: Vec<Identity> = Vec::new();
-    let mut next = Some((first.clone(), how.format));
-    while let Some((name, format)) = next {
+    let mut next = Some(Next {
+        name: first.clone(),
+        format: how.format,
+        below: how.below.clone(),
+        by_user: true,
+    });
+    while let Some(Next {
+        name,
+        format,
+        below,
+        by_user,
+    }) = next
+    {
         if chain.len() == MAX_CHAIN {
             let message = format!("{first} rests on more than {MAX_CHAIN} images");
             return Err(Error::new(ErrorKind::Invalid, first.to_string(), message));
@@ -225,18 +269,20 @@ async fn find(first: &Name, how: &How) -> Result<Vec<Found>> {
             seen.push(identity);
         }
         let read_only = !how.writable.contains(&chain.len());
-        let found = look(name, format, read_only, how.locked).await?;
-        next = match how.chain {
-            true => below(first, &found, &how.policy)?,
-            false => None,
+        let mut found = look(name, format, read_only, how).await?;
+        found.alone = below == Below::Nothing;
+        next = match (how.chain, below) {
+            (false, _) | (true, Below::Nothing) => None,
+            (true, Below::AsItSays) => self::below(first, &found, &how.policy)?,
+            (true, Below::This(below)) => Some(said(first, &found, *below, by_user, how)?),
         };
         chain.push(found);
     }
     Ok(chain)
 }
 
-async fn look(name: Name, format: Option<Format>, read_only: bool, locked: bool) -> Result<Found> {
-    let file = open_file(&name, read_only, locked).await?;
+async fn look(name: Name, format: Option<Format>, read_only: bool, how: &How) -> Result<Found> {
+    let file = open_file(&name, &how.of_file(read_only)).await?;
     let text = name.to_string();
     let format = match format {
         Some(format) => format,
@@ -255,31 +301,64 @@ async fn look(name: Name, format: Option<Format>, read_only: bool, locked: bool)
         file,
         header,
         read_only,
+        alone: false,
     })
 }
 
-/// The name and format of what an image rests on, if that may be opened.
-fn below(first: &Name, image: &Found, policy: &Policy) -> Result<Option<(Name, Option<Format>)>> {
+/// What an image rests on because somebody else says so.
+fn said(first: &Name, image: &Found, below: Described, by_user: bool, how: &How) -> Result<Next> {
+    let by = image.name.to_string();
+    if image.header.is_none() {
+        let message = format!("{by} is a raw image, and rests on nothing");
+        return Err(Error::new(ErrorKind::Invalid, by, message));
+    }
+    if !by_user {
+        how.policy.check(first, &by, &below.name)?;
+        if below.format.is_none() && !how.policy.guess {
+            return Err(not_told(by, &below.name));
+        }
+    }
+    Ok(Next {
+        name: below.name,
+        format: below.format,
+        below: below.below,
+        by_user,
+    })
+}
+
+fn not_told(by: String, name: &Name) -> Error {
+    let message = format!(
+        "{by} does not tell the format of its backing file {name}, and a guess can be led astray by what is in it: \
+         name it once with `weft image rebase --unsafe`, or allow the guess with --guess-format"
+    );
+    Error::new(ErrorKind::Invalid, by, message)
+}
+
+/// What an image itself says that it rests on, if that may be opened.
+fn below(first: &Name, image: &Found, policy: &Policy) -> Result<Option<Next>> {
     let Some(backing) = image.header.as_ref().and_then(Header::backing) else {
         return Ok(None);
     };
     let by = image.name.to_string();
-    let name = image.name.named_here(&backing.path)?;
+    let described = Described::by_image(&image.name, &backing.path)?;
+    let (name, below) = (described.name, described.below);
     policy.check(first, &by, &name)?;
-    let Some(format) = backing.format else {
-        if policy.guess {
-            return Ok(Some((name, None)));
-        }
-        let message = format!(
-            "{by} does not tell the format of its backing file {name}, and a guess can be led astray by what is in it: \
-             name it once with `weft image rebase --unsafe`, or allow the guess with --guess-format"
-        );
-        return Err(Error::new(ErrorKind::Invalid, by, message));
+    // As QEMU has it, the image's own word comes first.
+    let format = match (backing.format, described.format) {
+        (None, None) if !policy.guess => return Err(not_told(by, &name)),
+        (None, format) => format,
+        (Some(format), _) => Some(
+            format
+                .parse()
+                .map_err(|message: String| Error::new(ErrorKind::Unsupported, by, message))?,
+        ),
     };
-    let format = format
-        .parse()
-        .map_err(|message: String| Error::new(ErrorKind::Unsupported, by, message))?;
-    Ok(Some((name, Some(format))))
+    Ok(Some(Next {
+        name,
+        format,
+        below,
+        by_user: false,
+    }))
 }
 
 /// What an image is opened with beside its file.
@@ -321,7 +400,7 @@ async fn join(first: &Name, found: Found, rest: Rest, how: &How) -> Result<Link>
     let options = OpenOptions {
         read_only: found.read_only,
         backing: rest.below,
-        without_backing: !how.chain,
+        without_backing: !how.chain || found.alone,
         key,
         without_key: !how.data,
         data_file: data_device,
@@ -361,18 +440,17 @@ async fn data_file(
         return Ok(Some((name, Arc::clone(&image.file))));
     }
     how.policy.check(first, &image.name.to_string(), &name)?;
-    let device = open_file(&name, image.read_only, how.locked).await?;
+    let device = open_file(&name, &how.of_file(image.read_only)).await?;
     Ok(Some((name, device)))
 }
 
 /// Opens what holds an image: a file, a block device, an export.
 pub(super) async fn open_file(
     name: &Name,
-    read_only: bool,
-    locked: bool,
+    options: &weft_uring::OpenOptions,
 ) -> Result<Arc<dyn BlockDevice>> {
     match name {
-        Name::Path(path) => Ok(open_path(path, read_only, locked)?),
+        Name::Path(path) => Ok(open_path_as(path, options)?),
         Name::Nbd(url) => {
             let device = NbdDevice::connect(url)
                 .await
@@ -388,14 +466,16 @@ pub(in crate::storage) fn open_path(
     read_only: bool,
     locked: bool,
 ) -> Result<Arc<FileDevice>> {
-    let options = weft_uring::OpenOptions {
-        read_only,
-        lock: locked,
-        fill_last_block: true,
-        ..weft_uring::OpenOptions::default()
+    let how = How {
+        locked,
+        ..How::tables()
     };
+    open_path_as(path, &how.of_file(read_only))
+}
+
+fn open_path_as(path: &Path, options: &weft_uring::OpenOptions) -> Result<Arc<FileDevice>> {
     let text = path.display().to_string();
-    let opened = FileDevice::open(path, &options);
+    let opened = FileDevice::open(path, options);
     let device = opened.map_err(|error| disks::file_failure(&text, &error))?;
     Ok(Arc::new(device))
 }

@@ -178,7 +178,7 @@ fn unknown(key: &str, value: &str) -> Error {
     unsupported(format!("encrypt.{key}={value} is not known here"))
 }
 
-fn version(value: &str) -> Result<Version> {
+pub(super) fn version(value: &str) -> Result<Version> {
     match value {
         "0.10" | "v2" => Ok(Version::V2),
         "1.1" | "v3" => Ok(Version::V3),
@@ -201,14 +201,14 @@ pub(super) fn bytes(key: &str, value: &str) -> Result<u64> {
     Ok(size.0)
 }
 
-fn log2(key: &str, value: u64) -> Result<u32> {
+pub(super) fn log2(key: &str, value: u64) -> Result<u32> {
     value
         .is_power_of_two()
         .then(|| value.trailing_zeros())
         .ok_or_else(|| invalid(format!("{key} is a power of two, not {value}")))
 }
 
-fn switch(key: &str, value: &str) -> Result<bool> {
+pub(super) fn switch(key: &str, value: &str) -> Result<bool> {
     match value {
         "on" | "yes" | "true" | "y" => Ok(true),
         "off" | "no" | "false" | "n" => Ok(false),

@@ -1,22 +1,27 @@
 //! A copy into compressed clusters. They are made short on threads of their own, one for each CPU.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
-use weft_block::{BlockDevice, BlockQueue, Error, ErrorKind, ExtentKind, IoVec, Request, Result};
+use weft_block::{
+    BlockDevice, BlockQueue, Buffer, Completion, Error, ErrorKind, IoVec, LocalBoxFuture, Request,
+    Result,
+};
 use weft_qcow2::format::CompressionType;
 use weft_qcow2::{Image, Packed, Packer};
 use weft_uring::spawner;
 
 use super::Progress;
-use super::copy::{is_zero, read, zeroes};
+use super::copy::{FLUSHED, is_zero, read, zeroes};
+use super::feed::{Cut, Feed, Piece};
 
 /// Clusters in one piece come to this many bytes, or one cluster.
-const PIECE: u64 = 1 << 20;
+const PIECE: u64 = 512 << 10;
 
-/// Pieces that are read, made short or written at once.
+/// Pieces that are made short or written at once.
 const IN_FLIGHT: usize = 8;
 
 /// Threads that make clusters short, at most.
@@ -24,7 +29,7 @@ const MAX_THREADS: usize = 16;
 
 /// A copy into compressed clusters of an image of at least its size.
 pub(super) struct Pack<'a> {
-    pub(super) from: &'a dyn BlockDevice,
+    pub(super) from: &'a Arc<dyn BlockDevice>,
     pub(super) to: &'a Image,
     /// Bytes, whole sectors.
     pub(super) size: u64,
@@ -39,7 +44,6 @@ impl Pack<'_> {
     /// # Errors
     /// As reading and writing; `Unsupported` where the format goes without compression.
     pub(super) async fn run(&self) -> Result<u64> {
-        let queue = self.from.open(&spawner())?;
         let header = self.to.header();
         let cluster = header.geometry.cluster();
         // Of a cluster that the target goes on in, only a part is written.
@@ -47,41 +51,40 @@ impl Pack<'_> {
             true => self.size / cluster * cluster,
             false => self.size,
         };
+        let cut = Cut {
+            size: whole,
+            piece: PIECE.max(cluster),
+            unit: cluster.max(u64::from(self.from.info().logical_block)),
+        };
         let mut copy = Copy {
+            feed: Feed::start(self.from, cut)?,
             packer: self.to.packer(&spawner())?,
-            blank: match self.onto_zeroes {
-                true => None,
-                false => Some(self.to.open(&spawner())?),
-            },
+            to: self.to.open(&spawner())?,
+            onto_zeroes: self.onto_zeroes,
             cluster,
-            end: whole,
-            threads: Threads::start(header.compression)?,
+            threads: Threads::start(header.compression, cluster as usize)?,
             waiting: VecDeque::new(),
             data: 0,
         };
-        let mut at = 0;
-        while at < whole {
-            let (empty, end) = next(&*queue, at, whole, cluster).await?;
-            if empty {
-                copy.clear(at, end).await?;
-            } else {
-                if copy.waiting.len() == IN_FLIGHT {
-                    copy.finish_one().await?;
-                }
-                let bytes = read(&*queue, at, end - at).await?;
-                copy.begin(at, &bytes);
+        let (mut done, mut flushed, mut flushing) = (0, 0, None);
+        while let Some(piece) = copy.feed.next().await? {
+            done += piece.len();
+            copy.begin(piece).await?;
+            (self.progress)(done, self.size);
+            if copy.data - flushed >= FLUSHED {
+                flushed = copy.data;
+                ended(flushing.replace(copy.to.submit(Request::flush()))).await?;
             }
-            at = end;
-            (self.progress)(at, self.size);
         }
         while !copy.waiting.is_empty() {
             copy.finish_one().await?;
         }
+        ended(flushing).await?;
         if whole < self.size {
-            let bytes = read(&*queue, whole, self.size - whole).await?;
-            let to = self.to.open(&spawner())?;
+            let from = self.from.open(&spawner())?;
+            let bytes = read(&*from, whole, self.size - whole).await?;
             let write = Request::write(whole, IoVec::from(bytes));
-            to.submit(write).await.result?;
+            copy.to.submit(write).await.result?;
             copy.data += self.size - whole;
             (self.progress)(self.size, self.size);
         }
@@ -89,86 +92,77 @@ impl Pack<'_> {
     }
 }
 
-/// Whether there is no data at `at`, a cluster's start, and to which cluster's end that is so.
-async fn next(queue: &dyn BlockQueue, at: u64, size: u64, cluster: u64) -> Result<(bool, u64)> {
-    let extents = queue.extents(at, size - at).await?;
-    let holes = extents
-        .iter()
-        .take_while(|extent| extent.kind != ExtentKind::Data);
-    let empty: u64 = holes.map(|extent| extent.len).sum();
-    if at + empty == size {
-        return Ok((true, size));
+/// Waits for a flush, if there is one.
+async fn ended(flushing: Option<LocalBoxFuture<'static, Completion>>) -> Result<()> {
+    match flushing {
+        Some(flushing) => flushing.await.result,
+        None => Ok(()),
     }
-    let whole = empty / cluster * cluster;
-    if whole > 0 {
-        return Ok((true, at + whole));
-    }
-    let piece = PIECE.max(cluster);
-    Ok((false, size.min((at / piece + 1) * piece)))
 }
 
 struct Copy {
+    feed: Feed,
     packer: Packer,
-    /// Where zeroes are written, if the target holds anything else.
-    blank: Option<Box<dyn BlockQueue>>,
+    to: Box<dyn BlockQueue>,
+    /// Whether the target reads as zeroes already.
+    onto_zeroes: bool,
     cluster: u64,
-    /// Bytes that are copied.
-    end: u64,
     threads: Threads,
-    /// Where each piece begins, and its clusters, nothing for those of zeroes.
-    waiting: VecDeque<(u64, Vec<Option<oneshot::Receiver<Packed>>>)>,
+    /// Pieces that are being made short.
+    waiting: VecDeque<(Range<u64>, oneshot::Receiver<Shortened>)>,
     data: u64,
 }
 
 impl Copy {
-    /// Has the clusters of a piece made short.
-    fn begin(&mut self, start: u64, bytes: &[u8]) {
-        let mut clusters = Vec::new();
-        for cluster in bytes.chunks(self.cluster as usize) {
-            if is_zero(cluster) {
-                clusters.push(None);
-                continue;
-            }
-            let mut cluster = cluster.to_vec();
-            cluster.resize(self.cluster as usize, 0);
-            self.data += self.cluster;
-            clusters.push(Some(self.threads.pack(cluster)));
+    /// Has the clusters of a piece made short; as many as are waited for at once are.
+    async fn begin(&mut self, piece: Piece) -> Result<()> {
+        let Piece { range, memory } = piece;
+        let Some(memory) = memory else {
+            return self.clear(range.start, range.end).await;
+        };
+        if self.waiting.len() == IN_FLIGHT {
+            self.finish_one().await?;
         }
-        self.waiting.push_back((start, clusters));
+        let len = (range.end - range.start) as usize;
+        self.waiting
+            .push_back((range, self.threads.shorten(memory, len)));
+        Ok(())
     }
 
     /// Lets a part of the target read as zeroes, if it does not already.
     async fn clear(&self, start: u64, end: u64) -> Result<()> {
-        match &self.blank {
-            Some(queue) => zeroes(&**queue, start, end).await,
-            None => Ok(()),
+        match self.onto_zeroes {
+            true => Ok(()),
+            false => zeroes(&*self.to, start, end).await,
         }
     }
 
     /// Writes the piece that was begun first, in order, so that what is side by side on the disk is so in the file.
     async fn finish_one(&mut self) -> Result<()> {
-        let Some((start, clusters)) = self.waiting.pop_front() else {
+        let Some((range, shortened)) = self.waiting.pop_front() else {
             return Ok(());
         };
-        let (mut at, mut run, mut run_start) = (start, Vec::new(), start);
+        let Shortened { clusters, memory } = shortened.await.map_err(|_| {
+            let sentence = "a thread that compresses has ended";
+            Error::new(ErrorKind::Offline, sentence)
+        })?;
+        self.feed.give_back(memory);
+        let (mut at, mut run, mut run_start) = (range.start, Vec::new(), range.start);
         for cluster in clusters {
             match cluster {
                 Some(packed) => {
                     if run.is_empty() {
                         run_start = at;
                     }
-                    let packed = packed.await.map_err(|_| {
-                        let sentence = "a thread that compresses has ended";
-                        Error::new(ErrorKind::Offline, sentence)
-                    })?;
                     run.push(packed);
+                    self.data += self.cluster;
                 }
                 None => {
                     if !run.is_empty() {
                         let run = std::mem::take(&mut run);
                         self.packer.write(run_start, run).await?;
                     }
-                    self.clear(at, self.end.min(at + self.cluster)).await?;
+                    self.clear(at, range.end.min(at + self.cluster)).await?;
                 }
             }
             at += self.cluster;
@@ -180,8 +174,19 @@ impl Copy {
     }
 }
 
-/// A cluster to be made short, and where the answer goes.
-type Job = (Vec<u8>, oneshot::Sender<Packed>);
+/// Clusters side by side that are to be made short.
+struct Job {
+    memory: Buffer,
+    /// Bytes of them in `memory`.
+    len: usize,
+    answer: oneshot::Sender<Shortened>,
+}
+
+/// Clusters that were made short, nothing for those of zeroes, and the memory they came in.
+struct Shortened {
+    clusters: Vec<Option<Packed>>,
+    memory: Buffer,
+}
 
 /// Threads that make clusters short. They end when this is dropped.
 struct Threads {
@@ -191,7 +196,7 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(kind: CompressionType) -> Result<Self> {
+    fn start(kind: CompressionType, cluster: usize) -> Result<Self> {
         let (jobs, receiver) = mpsc::channel::<Job>();
         let receiver = Arc::new(Mutex::new(receiver));
         let count = std::thread::available_parallelism().map_or(1, usize::from);
@@ -207,11 +212,20 @@ impl Threads {
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .recv();
-                    let Ok((cluster, answer)) = job else {
+                    let Ok(Job {
+                        memory,
+                        len,
+                        answer,
+                    }) = job
+                    else {
                         return;
                     };
+                    let clusters = memory[..len].chunks(cluster);
+                    let clusters = clusters
+                        .map(|bytes| shorten(kind, bytes, cluster))
+                        .collect();
                     // Nobody listens when the copy has failed.
-                    let _ = answer.send(Packed::new(kind, cluster));
+                    let _ = answer.send(Shortened { clusters, memory });
                 }
             };
             let thread = std::thread::Builder::new()
@@ -225,14 +239,31 @@ impl Threads {
         Ok(this)
     }
 
-    fn pack(&self, cluster: Vec<u8>) -> oneshot::Receiver<Packed> {
+    fn shorten(&self, memory: Buffer, len: usize) -> oneshot::Receiver<Shortened> {
         let (answer, receiver) = oneshot::channel();
         if let Some(jobs) = &self.jobs {
             // Without a thread the receiver hears that there is no answer.
-            let _ = jobs.send((cluster, answer));
+            let _ = jobs.send(Job {
+                memory,
+                len,
+                answer,
+            });
         }
         receiver
     }
+}
+
+/// A cluster made short; nothing for one of zeroes. What is missing at the disk's end is taken for zeroes.
+fn shorten(kind: CompressionType, bytes: &[u8], cluster: usize) -> Option<Packed> {
+    if is_zero(bytes) {
+        return None;
+    }
+    if bytes.len() == cluster {
+        return Some(Packed::new(kind, bytes));
+    }
+    let mut whole = bytes.to_vec();
+    whole.resize(cluster, 0);
+    Some(Packed::new(kind, &whole))
 }
 
 impl Drop for Threads {

@@ -5,7 +5,8 @@ use weft_qcow2::format::Backing;
 use weft_qcow2::{Image, Part, Place};
 use weft_uring::spawner;
 
-use super::copy::{is_zero, read, zeroes};
+use super::copy::{LOOK, is_zero, read, zeroes};
+use super::described::Described;
 use super::keys::Keys;
 use super::name::Name;
 use super::open::{Chain, Format, How, open};
@@ -59,8 +60,12 @@ pub async fn rebase(request: &Rebase, progress: Progress<'_>) -> Result<()> {
         let chain = open(&request.image, &how).await?;
         let format = match (&request.backing, request.backing_format) {
             (Some(name), None) => {
-                let below = request.image.named_here(name)?;
-                Some(open(&below, &How::tables()).await?.top().format)
+                let below = Described::by_image(&request.image, name)?;
+                let how = How {
+                    format: below.format,
+                    ..How::tables()
+                };
+                Some(open(&below.name, &how).await?.top().format)
             }
             (_, format) => format,
         };
@@ -71,9 +76,11 @@ pub async fn rebase(request: &Rebase, progress: Progress<'_>) -> Result<()> {
     let new = match &request.backing {
         None => None,
         Some(name) => {
-            let name = request.image.named_here(name)?;
+            let below = Described::by_image(&request.image, name)?;
+            let name = below.name;
             let how = How {
-                format: request.backing_format,
+                format: request.backing_format.or(below.format),
+                below: below.below,
                 // Which image is how deep is another matter there.
                 keys: request.keys.clone().everywhere(),
                 ..How::to_read(request.policy.clone())
@@ -188,7 +195,7 @@ async fn keep_part(
 
 /// Bytes from `at` on that hold no data, at most to `end`.
 async fn empty_for(queue: &dyn BlockQueue, at: u64, end: u64) -> BlockResult<u64> {
-    let extents = queue.extents(at, end - at).await?;
+    let extents = queue.extents(at, (end - at).min(LOOK)).await?;
     let empty = extents
         .iter()
         .take_while(|extent| extent.kind != weft_block::ExtentKind::Data);

@@ -1,5 +1,6 @@
 //! Check, repair, resize, and snapshots.
 
+use weft_qcow2::format::SnapshotEntry;
 use weft_qcow2::{Repair, SnapshotName};
 use weft_uring::spawner;
 
@@ -156,21 +157,47 @@ pub async fn snapshots(
     Ok(entries.iter().map(snapshot).collect())
 }
 
-/// Keeps the disk as it is now, under the name `tag`.
+/// Keeps the disk as it is now, under the name `tag`, which may be another one's too if it need not be `unique`.
 ///
 /// # Errors
-/// As opening and writing.
+/// `Invalid` or `Exists` for a name that would not be unique; as opening and writing.
 pub async fn create_snapshot(
     name: &Name,
     format: Option<Format>,
     tag: &str,
+    unique: bool,
 ) -> Result<ImageSnapshot> {
     let made = snapshot_name(tag);
     let chain = open(name, &changing(format)).await?;
-    let entry = chain.image()?.create_snapshot(made, &spawner()).await;
-    let entry = entry.map_err(failed(&name.to_string()))?;
+    let (image, path) = (chain.image()?, name.to_string());
+    if unique {
+        let there = image.snapshots(&spawner()).await.map_err(failed(&path))?;
+        check_unique(&path, tag, &there)?;
+    }
+    let entry = image.create_snapshot(made, &spawner()).await;
+    let entry = entry.map_err(failed(&path))?;
     chain.close().await?;
     Ok(snapshot(&entry))
+}
+
+/// That `tag` will name one snapshot beside those that are there, by their names and numbers.
+pub(in crate::storage) fn check_unique(
+    disk: &str,
+    tag: &str,
+    there: &[SnapshotEntry],
+) -> Result<()> {
+    if tag.is_empty() {
+        let message = format!("{disk}: a snapshot needs a name");
+        return Err(Error::new(ErrorKind::Invalid, disk, message));
+    }
+    let found = there.iter().find(|one| one.name == tag || one.id == tag);
+    found.map_or(Ok(()), |one| {
+        let message = format!(
+            "{disk} has a snapshot {tag} already, number {}; delete that first, or choose another name",
+            one.id
+        );
+        Err(Error::new(ErrorKind::Exists, disk, message))
+    })
 }
 
 /// What a snapshot is called that is made now.

@@ -8,23 +8,15 @@ use weft_copy::Backup;
 use weft_uring::spawner;
 
 use super::OpenImage;
-use super::job::{Job, JobRecord, Work, paced};
+use super::copying::{Copying, user};
+use super::job::{Job, JobRecord, Work};
 use super::open::on;
-use crate::api::{DiskUse, Error, ErrorKind, ImageBackup, ImageDisk, Result, SyncAction};
+use crate::api::{Error, ImageBackup, ImageDisk, Result, SyncAction};
 use crate::storage::disks::Access;
-use crate::storage::pace::Pace;
 use crate::storage::{State, Storage};
 
 /// Bytes that are copied as one before they are overwritten.
 const GRAIN: u64 = 64 << 10;
-
-/// A backup under way.
-pub(super) struct Copying {
-    /// The DISK that it goes to.
-    target: String,
-    /// The bitmap that told what to copy, and what it told: it has begun anew since.
-    since: Option<(String, Vec<Range<u64>>)>,
-}
 
 /// The steps of a backup.
 struct Steps(Backup);
@@ -49,14 +41,6 @@ impl Work for Steps {
     }
 }
 
-/// The user that a backup is, to the DISK that it goes to.
-fn user(key: &str) -> DiskUse {
-    DiskUse {
-        noun: "backup".to_owned(),
-        name: key.to_owned(),
-    }
-}
-
 impl Storage {
     /// Begins a copy of the open image as it is now to another DISK: the whole, or what a bitmap says was written. Such a
     /// bitmap begins anew at the same instant.
@@ -68,27 +52,18 @@ impl Storage {
         let mut state = self.state.lock().await;
         let open = state.open_image_of(&wanted.disk)?;
         let key = open.word.key();
-        if open.job.is_some() {
-            let message = format!(
-                "{key} has a job under way: wait for it, or end it with `weft image cancel {key}`"
-            );
-            return Err(Error::new(ErrorKind::Busy, &key, message));
-        }
-        let record = JobRecord {
-            action: SyncAction::Backup,
-            pace: paced(Pace::default(), &key, &wanted.sync)?,
-        };
+        open.check_idle()?;
+        let record = JobRecord::new(SyncAction::Backup, None, &key, &wanted.sync)?;
         let target = &wanted.target;
-        let taken = state.take(&self.shards, target, user(&key), Access::Exclusive);
+        let user = user("backup", &key);
+        let taken = state.take(&self.shards, target, user.clone(), Access::Exclusive);
         let device = taken.await?.device;
-        let open = state.images.get_mut(&key);
-        let open = open.ok_or_else(|| Error::not_found("image", &key));
-        let begun = match open {
-            Ok(open) => open.begin_backup(wanted, device, record, &self.jobs).await,
-            Err(error) => Err(error),
+        let begun = match state.images.get_mut(&key) {
+            Some(open) => open.begin_backup(wanted, device, record, &self.jobs).await,
+            None => Err(Error::not_found("image", &key)),
         };
         if let Err(error) = begun {
-            state.release_below(target, &user(&key)).await;
+            state.release_below(target, &user).await;
             return Err(error);
         }
         let open = state.open_image_of(&key)?;
@@ -120,14 +95,16 @@ impl OpenImage {
             self.bitmap_begins(name).await?;
         }
         let replaced = paused.replace(Arc::new(backup.clone())).await;
-        self.backup = Some(Copying {
+        if let Err(error) = replaced {
+            if let Some((name, ranges)) = since {
+                self.tell_again(name, ranges).await?;
+            }
+            return Err(failed(error));
+        }
+        self.copying = Some(Copying::Backup {
             target: wanted.target.clone(),
             since,
         });
-        if let Err(error) = replaced {
-            self.leave_backup(false).await?;
-            return Err(failed(error));
-        }
         let total = backup.progress().1;
         let make = move || Ok(Steps(backup));
         let job = Job::start(record, total, &self.switch, &self.home, jobs, make);
@@ -151,22 +128,13 @@ impl OpenImage {
         .await
     }
 
-    /// Lets the users go on without the backup. One that is not whole gives the bitmap back what it had told.
-    pub(super) async fn leave_backup(&mut self, whole: bool) -> Result<Option<String>> {
-        let Some(Copying { target, since }) = self.backup.take() else {
-            return Ok(None);
-        };
-        let paused = self.switch.pause().await;
-        let replaced = paused.replace(Arc::clone(&self.links[0].device)).await;
-        if let Some((name, ranges)) = since.filter(|_| !whole) {
-            let image = self.image()?;
-            on(&self.home, &self.links[0].disk, move || async move {
-                image.merge_bitmap(&name, &ranges, &spawner()).await
-            })
-            .await?;
-        }
-        replaced.map_err(|error| Error::from_block(&target, &error))?;
-        Ok(Some(target))
+    /// Gives a bitmap back what it had told.
+    pub(super) async fn tell_again(&self, name: String, ranges: Vec<Range<u64>>) -> Result<()> {
+        let image = self.image()?;
+        on(&self.home, &self.links[0].disk, move || async move {
+            image.merge_bitmap(&name, &ranges, &spawner()).await
+        })
+        .await
     }
 }
 
@@ -177,21 +145,8 @@ impl State {
         key: &str,
         outcome: weft_block::Result<()>,
     ) -> Result<()> {
-        let ended = self.end_backup(key, outcome.is_ok()).await;
+        let ended = self.end_copy(key, outcome.is_ok()).await;
         outcome.map_err(|error| Error::from_block(key, &error))?;
         ended
-    }
-
-    /// Lets go of a backup's target, whatever became of it.
-    pub(super) async fn end_backup(&mut self, key: &str, whole: bool) -> Result<()> {
-        let Some(open) = self.images.get_mut(key) else {
-            return Ok(());
-        };
-        let target = open.backup.as_ref().map(|copying| copying.target.clone());
-        let left = open.leave_backup(whole).await;
-        if let Some(target) = target {
-            self.release_below(&target, &user(key)).await;
-        }
-        left.map(|_| ())
     }
 }

@@ -39,8 +39,8 @@ impl State {
         if let Some(job) = job {
             job.end().await;
         }
-        if let Err(error) = self.end_backup(key, false).await {
-            tracing::error!(image = key, error = error.message, "its backup");
+        if let Err(error) = self.end_copy(key, false).await {
+            tracing::error!(image = key, error = error.message, "its copy stays");
         }
         let Some(open) = self.images.remove(key) else {
             return;

@@ -23,6 +23,32 @@ pub(super) struct JobRecord {
     pub(super) action: SyncAction,
     #[serde(default)]
     pub(super) pace: Pace,
+    /// The other DISK that it is about: where a mirror goes, down to which image others go.
+    #[serde(default)]
+    pub(super) to: Option<String>,
+    /// Whether the image itself is left on top by a commit of those below it.
+    #[serde(default)]
+    pub(super) below: bool,
+}
+
+impl JobRecord {
+    /// A job of the image `disk` that is to go as it is `wanted`.
+    ///
+    /// # Errors
+    /// `Invalid` for a ceiling under which no step can be done.
+    pub(super) fn new(
+        action: SyncAction,
+        to: Option<&str>,
+        disk: &str,
+        wanted: &RaidSync,
+    ) -> Result<Self> {
+        Ok(Self {
+            action,
+            pace: paced(Pace::default(), disk, wanted)?,
+            to: to.map(str::to_owned),
+            below: false,
+        })
+    }
 }
 
 /// Work that is done in steps on an image's shard.
@@ -42,7 +68,7 @@ pub(super) trait Work {
 ///
 /// # Errors
 /// `Invalid` for a ceiling under which no step can be done.
-pub(super) fn paced(mut pace: Pace, disk: &str, wanted: &RaidSync) -> Result<Pace> {
+fn paced(mut pace: Pace, disk: &str, wanted: &RaidSync) -> Result<Pace> {
     pace.paused = wanted.paused.unwrap_or(pace.paused);
     pace.floor = wanted.floor_bytes.unwrap_or(pace.floor);
     if let Some(ceiling) = wanted.ceiling_bytes {
@@ -58,6 +84,7 @@ pub(super) fn paced(mut pace: Pace, disk: &str, wanted: &RaidSync) -> Result<Pac
 /// A job under way. Its work ends when this is dropped.
 pub(super) struct Job {
     pub(super) action: SyncAction,
+    record: JobRecord,
     shared: Arc<Shared>,
     wake: mpsc::Sender<()>,
     ended: oneshot::Receiver<()>,
@@ -107,6 +134,7 @@ impl Job {
         }));
         Self {
             action: record.action,
+            record,
             shared,
             wake,
             ended: at_end,
@@ -127,8 +155,8 @@ impl Job {
     /// What the store keeps of it.
     pub(super) fn record(&self) -> JobRecord {
         JobRecord {
-            action: self.action,
             pace: *lock(&self.shared.pace),
+            ..self.record.clone()
         }
     }
 

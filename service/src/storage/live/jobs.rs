@@ -1,6 +1,8 @@
 //! Jobs of images by name: how they go, how they end, and what the next daemon knows of them.
 
+use super::copying::Copying;
 use super::job::JobRecord;
+use super::overlay::Renames;
 use crate::api::{Error, ErrorKind, ImageDisk, RaidSync, Result, SyncAction};
 use crate::storage::{State, Storage};
 use crate::store::Kind;
@@ -37,7 +39,7 @@ impl Storage {
             return Err(no_job(disk));
         };
         job.end().await;
-        state.end_backup(&key, false).await?;
+        state.end_copy(&key, false).await?;
         self.remember_job(&key, None)?;
         let open = state.open_image_of(&key)?;
         Ok(state.describe_image(&key, open))
@@ -54,14 +56,8 @@ impl Storage {
     pub(in crate::storage) fn forget_jobs(&self, state: &State) {
         let records = self.store.read::<JobRecord>(Kind::ImageJob);
         for (key, _) in records.unwrap_or_default() {
-            if !state.images.contains_key(&key)
-                && let Err(error) = self.remember_job(&key, None)
-            {
-                tracing::warn!(
-                    image = key,
-                    error = error.message,
-                    "its job is not forgotten"
-                );
+            if !state.images.contains_key(&key) {
+                self.forget_job(&key);
             }
         }
     }
@@ -73,6 +69,10 @@ impl Storage {
         for (key, record) in records.unwrap_or_default() {
             if let Err(error) = self.begin_job(&mut state, &key, record).await {
                 tracing::warn!(image = key, error = error.message, "its job does not go on");
+                if let Some(open) = state.images.get_mut(&key) {
+                    open.trouble = Some(error.message);
+                }
+                self.forget_job(&key);
             }
         }
     }
@@ -80,42 +80,59 @@ impl Storage {
     async fn begin_job(&self, state: &mut State, key: &str, record: JobRecord) -> Result<()> {
         match record.action {
             SyncAction::Stream => self.begin_stream(state, key, record).await,
+            // What is there of it is our own.
+            SyncAction::Mirror => self.begin_mirror(state, key, record, true).await,
+            SyncAction::Commit => self.begin_commit(state, key, record).await,
             _ => Ok(()),
         }
     }
 
-    /// Ends what has come to its end, for as long as the daemon lives.
-    pub async fn finish_image_jobs(&self) {
-        loop {
-            self.jobs.notified().await;
-            let mut state = self.state.lock().await;
-            let ended = state.images.iter().filter_map(|(key, open)| {
-                let job = open.job.as_ref()?;
-                Some((key.clone(), job.action, job.outcome()?))
-            });
-            for (key, action, outcome) in ended.collect::<Vec<_>>() {
-                let done = match (action, outcome) {
-                    (SyncAction::Backup, outcome) => state.finish_backup(&key, outcome).await,
-                    (_, Ok(())) => state.finish_stream(&key).await,
-                    (_, Err(error)) => Err(Error::from_block(&key, &error)),
-                };
-                if let Some(open) = state.images.get_mut(&key) {
-                    if let Some(job) = open.job.take() {
-                        job.end().await;
-                    }
-                    open.trouble = done.err().map(|error| error.message);
-                    if let Some(trouble) = &open.trouble {
-                        tracing::error!(image = key, trouble, "its job has failed");
-                    }
+    /// Waits until a job may have come to its end.
+    pub async fn image_job_ended(&self) {
+        self.jobs.notified().await;
+    }
+
+    /// Ends what has come to its end, and tells which DISKs have users now that had others before. No word of a disk may be
+    /// on its way to be written down meanwhile.
+    pub async fn finish_image_jobs(&self, renames: &dyn Renames) -> Vec<String> {
+        let mut state = self.state.lock().await;
+        let ended = state.images.iter().filter_map(|(key, open)| {
+            let job = open.job.as_ref()?;
+            let moves_to = open.copying.as_ref().and_then(Copying::moves_to);
+            Some((key.clone(), job.action, moves_to, job.outcome()?))
+        });
+        let mut moved = Vec::new();
+        for (key, action, moves_to, outcome) in ended.collect::<Vec<_>>() {
+            let done = match (action, outcome) {
+                (SyncAction::Backup, outcome) => state.finish_backup(&key, outcome).await,
+                (SyncAction::Mirror, outcome) => state.finish_mirror(&key, outcome, renames).await,
+                (SyncAction::Commit, outcome) => state.finish_commit(&key, outcome, renames).await,
+                (_, Ok(())) => state.finish_stream(&key).await,
+                (_, Err(error)) => Err(Error::from_block(&key, &error)),
+            };
+            if let Some(place) = moves_to.filter(|_| done.is_ok()) {
+                state.moved.note(&key, &place);
+                moved.push(place);
+            }
+            // What has moved is no longer open by this name.
+            if let Some(open) = state.images.get_mut(&key) {
+                if let Some(job) = open.job.take() {
+                    job.end().await;
                 }
-                if let Err(error) = self.remember_job(&key, None) {
-                    tracing::warn!(
-                        image = key,
-                        error = error.message,
-                        "its job is not forgotten"
-                    );
+                open.trouble = done.err().map(|error| error.message);
+                if let Some(trouble) = &open.trouble {
+                    tracing::error!(image = key, trouble, "its job has failed");
                 }
             }
+            self.forget_job(&key);
+        }
+        moved
+    }
+
+    pub(super) fn forget_job(&self, key: &str) {
+        if let Err(error) = self.remember_job(key, None) {
+            let error = error.message;
+            tracing::warn!(image = key, error, "its job is not forgotten");
         }
     }
 }

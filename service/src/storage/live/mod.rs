@@ -6,12 +6,21 @@
 //! behind it can be exchanged while they use it.
 
 mod backup;
+mod bitmaps;
 mod close;
+mod commit;
+mod copying;
+#[cfg(test)]
+mod cuts;
 mod job;
 mod jobs;
+mod mirror;
+mod moved;
 mod open;
 mod overlay;
+mod own;
 mod redo;
+mod secrets;
 mod show;
 mod snapshots;
 mod stream;
@@ -21,8 +30,10 @@ use std::sync::Arc;
 
 use weft_block::{BlockDevice, Switch};
 use weft_qcow2::Image;
+use weft_qcow2::luks::MasterKey;
 use weft_uring::{FileDevice, ShardHandle};
 
+pub(super) use moved::Moved;
 pub use overlay::Renames;
 pub(super) use redo::Logs;
 pub use word::ImageWord;
@@ -49,8 +60,8 @@ pub(super) struct OpenImage {
     pub(super) claimed: Vec<String>,
     /// What is done to it in the background.
     job: Option<job::Job>,
-    /// The backup that is made of it.
-    backup: Option<backup::Copying>,
+    /// The copy that is made of it.
+    copying: Option<copying::Copying>,
     /// Why the last job failed.
     trouble: Option<String>,
 }
@@ -67,6 +78,8 @@ pub(super) struct Link {
     pub(super) lock: Option<Arc<FileDevice>>,
     /// What holds its data, if not the same.
     pub(super) data_file: Option<(String, Arc<dyn BlockDevice>)>,
+    /// What its data is encrypted with.
+    pub(super) key: Option<Arc<MasterKey>>,
     /// Where its redo log is while it is written.
     pub(super) logs: Logs,
     /// The image, if it is one.
@@ -84,6 +97,21 @@ pub(super) fn user(word: &ImageWord) -> DiskUse {
 }
 
 impl OpenImage {
+    /// Refuses what cannot be done beside a job.
+    ///
+    /// # Errors
+    /// `Busy` while one is under way.
+    fn check_idle(&self) -> Result<()> {
+        if self.job.is_none() {
+            return Ok(());
+        }
+        let key = self.word.key();
+        let message = format!(
+            "{key} has a job under way: wait for it, or end it with `weft image cancel {key}`"
+        );
+        Err(Error::new(ErrorKind::Busy, key, message))
+    }
+
     /// The image as a disk.
     pub(super) fn served(&self) -> Served {
         Served::here(Arc::new(self.switch.clone()), self.home.clone())

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use weft_block::{BlockDevice, Switch};
-use weft_qcow2::format::{Header, incompatible};
+use weft_qcow2::format::{Encryption, Header, incompatible};
+use weft_qcow2::luks::MasterKey;
 use weft_qcow2::{Image, OpenOptions, read_header};
 use weft_uring::{FileDevice, ShardHandle, spawner};
 
-use super::{ImageWord, Link, Logs, OpenImage, user};
+use super::{ImageWord, Link, Logs, OpenImage, secrets, user};
 use crate::api::{DiskUse, Error, ErrorKind, Result};
 use crate::shards::Shards;
 use crate::storage::State;
@@ -28,6 +29,7 @@ struct Found {
     lock: Option<Arc<FileDevice>>,
     header: Option<Header>,
     data_file: Option<(String, Arc<dyn BlockDevice>)>,
+    key: Option<Arc<MasterKey>>,
 }
 
 /// An opening under way.
@@ -195,7 +197,7 @@ impl Opening<'_> {
             read_only,
             claimed: Vec::new(),
             job: None,
-            backup: None,
+            copying: None,
             trouble: None,
         })
     }
@@ -255,6 +257,12 @@ impl Opening<'_> {
             Some(header) => self.data_file(&disk, header, read_only).await?,
             None => None,
         };
+        let key = match header.as_ref().map(|header| header.encryption) {
+            Some(Encryption::Luks) => {
+                secrets::key_of(self.word, &disk, Arc::clone(&file), &home).await?
+            }
+            _ => None,
+        };
         Ok(Found {
             disk,
             format,
@@ -262,6 +270,7 @@ impl Opening<'_> {
             lock,
             header,
             data_file,
+            key,
         })
     }
 
@@ -391,6 +400,7 @@ async fn join(
             file: found.file,
             lock: found.lock,
             data_file: found.data_file,
+            key: found.key,
             logs: logs.clone(),
             image: None,
         };

@@ -7,10 +7,11 @@ use futures_util::future::BoxFuture;
 use weft_block::{BlockDevice, Paused};
 use weft_qcow2::create;
 use weft_qcow2::format::Backing;
+use weft_qcow2::luks::MasterKey;
 use weft_uring::{FileDevice, ShardHandle, spawner};
 
 use super::open::{name_of, on, open_for_use, policy};
-use super::{ImageWord, Link, OpenImage, user};
+use super::{ImageWord, Link, OpenImage, secrets, user};
 use crate::api::{Error, ErrorKind, ImageDisk, Result};
 use crate::storage::disks::{Access, Reference, file_failure};
 use crate::storage::images::{Format, Preallocation, read_options};
@@ -46,10 +47,11 @@ impl Storage {
             let message = format!("{path} exists already and is left alone");
             return Err(Error::new(ErrorKind::Exists, path, message));
         }
-        let word = state.images[&key].word_over(path)?;
-        let made = state.images[&key].make_over(path, options).await;
+        let open = &state.images[&key];
+        let word = open.word_in(path, &open.links)?;
+        let made = state.images[&key].make_over(&word, options).await;
         let done = match made {
-            Ok(file) => state.put_over(&key, &word, file, renames).await,
+            Ok(made) => state.put_over(&key, &word, made, renames).await,
             Err(error) => Err(error),
         };
         if let Err(error) = done {
@@ -63,16 +65,23 @@ impl Storage {
     }
 }
 
+/// A new image's file, and what it is encrypted with.
+struct Made {
+    file: Arc<FileDevice>,
+    key: Option<Arc<MasterKey>>,
+}
+
 impl OpenImage {
-    /// The word of an image in `path` over this one. Where the files do not lie beside it, it allows them by name.
-    fn word_over(&self, path: &str) -> Result<ImageWord> {
-        let mut word = ImageWord::of(path);
+    /// The word of an image in `disk` over some of these. Where the files do not lie beside it, it allows them by name.
+    pub(super) fn word_in(&self, disk: &str, below: &[Link]) -> Result<ImageWord> {
+        let mut word = ImageWord::of(disk);
         word.allow_any = self.word.allow_any;
-        let below = || self.links.iter().flat_map(Link::disks);
-        let (first, rule) = (name_of(path)?, policy(&word)?);
+        word.key_files.clone_from(&self.word.key_files);
+        let below = || below.iter().flat_map(Link::disks);
+        let (first, rule) = (name_of(disk)?, policy(&word)?);
         let mut beside = true;
         for disk in below() {
-            // The folder of the new file is there, the file is not.
+            // The folder of a new file is there, the file is not.
             beside &= rule.allows(&first, &name_of(disk)?);
         }
         if !beside {
@@ -81,23 +90,30 @@ impl OpenImage {
         Ok(word)
     }
 
-    /// Makes the new image's file, which nobody knows of yet.
-    async fn make_over(&self, path: &str, options: &[(String, String)]) -> Result<Arc<FileDevice>> {
+    /// Makes the new image's file, which nobody knows of yet. Over an encrypted image it is encrypted too.
+    async fn make_over(&self, word: &ImageWord, options: &[(String, String)]) -> Result<Made> {
+        let path = word.inner.as_str();
         let read = read_options(options, self.switch.info().size)?;
         if let Some((key, _)) = read.unknown.first() {
             let message = format!("{path}: there is no option {key}");
             return Err(Error::new(ErrorKind::Invalid, path, message));
         }
-        let plain = read.encryption.is_none() && read.preallocation == Preallocation::Off;
-        let mut made = read.image;
-        if made.data_file.is_some() || !plain {
+        let secret = self.links[0].key.is_some();
+        let odd = read.preallocation != Preallocation::Off || read.image.data_file.is_some();
+        if odd || (read.encryption.is_some() && !secret) {
             let message = format!(
-                "{path}: an overlay that is made in use has no data file, no key and no room in advance"
+                "{path}: an overlay that is made in use has no data file, no room in advance, and no key but those of the disk"
             );
             return Err(Error::new(ErrorKind::Unsupported, path, message));
         }
+        let mut made = read.image;
+        let mut key = None;
+        if secret {
+            let (area, new) = secrets::new_key(word, read.encryption.unwrap_or_default()).await?;
+            (made.encryption, key) = (Some(area), Some(new));
+        }
         made.backing = Some(Backing {
-            path: self.name_below(path)?,
+            path: self.links[0].name_for(path)?,
             format: Some(Format::Qcow2.name().to_owned()),
         });
         let opening = weft_uring::OpenOptions {
@@ -111,22 +127,7 @@ impl OpenImage {
             create(&*device, &made, &spawner()).await
         })
         .await?;
-        Ok(file)
-    }
-
-    /// What an image in `path` calls the one that is on top now: by its name alone if it lies in the same folder, so that
-    /// both can be moved together.
-    fn name_below(&self, path: &str) -> Result<String> {
-        let top = &self.links[0].disk;
-        if let Reference::Path(top) = Reference::of(top) {
-            let (top, new) = (Path::new(top), Path::new(path));
-            if top.parent() == new.parent()
-                && let Some(name) = top.file_name().and_then(|name| name.to_str())
-            {
-                return Ok(name.to_owned());
-            }
-        }
-        Ok(name_of(top)?.to_string())
+        Ok(Made { file, key })
     }
 }
 
@@ -136,12 +137,7 @@ impl State {
         let open = self.open_image_of(disk)?;
         let key = open.word.key();
         let refused = |why: String| Err(Error::new(ErrorKind::InUse, disk, why));
-        if open.job.is_some() {
-            let message = format!(
-                "{key} has a job under way: wait for it, or end it with `weft image cancel {key}`"
-            );
-            return Err(Error::new(ErrorKind::Busy, disk, message));
-        }
+        open.check_idle()?;
         if open.read_only {
             return refused(format!("{key} is open for reading alone"));
         }
@@ -164,13 +160,13 @@ impl State {
         &mut self,
         key: &str,
         word: &ImageWord,
-        file: Arc<FileDevice>,
+        made: Made,
         renames: &dyn Renames,
     ) -> Result<()> {
         let disk = word.inner.clone();
         self.claims.claim(&disk, user(word), Access::Alone)?;
         let exchanged = match self.images.get_mut(key) {
-            Some(open) => open.exchange(word, file, renames).await,
+            Some(open) => open.exchange(word, made, renames).await,
             None => Err(Error::not_found("image", key)),
         };
         let links = match exchanged {
@@ -200,12 +196,12 @@ impl OpenImage {
     async fn exchange(
         &mut self,
         word: &ImageWord,
-        file: Arc<FileDevice>,
+        made: Made,
         renames: &dyn Renames,
     ) -> Result<Vec<Link>> {
         let paused = self.switch.pause().await;
         self.close_top().await?;
-        match self.join_over(word, file, &paused, renames).await {
+        match self.join_over(word, made, &paused, renames).await {
             Ok((old, new)) => {
                 let replaced = paused.replace(Arc::clone(&new.device)).await;
                 replaced.map_err(|error| Error::from_block(&word.inner, &error))?;
@@ -228,7 +224,7 @@ impl OpenImage {
     async fn join_over(
         &self,
         word: &ImageWord,
-        file: Arc<FileDevice>,
+        Made { file, key }: Made,
         paused: &Paused,
         renames: &dyn Renames,
     ) -> Result<(Link, Link)> {
@@ -240,6 +236,7 @@ impl OpenImage {
             file: file.clone(),
             lock: Some(file),
             data_file: None,
+            key,
             logs: self.links[0].logs.clone(),
             image: None,
         };
@@ -277,6 +274,22 @@ impl OpenImage {
 }
 
 impl Link {
+    /// What an image in `disk` calls this one: by its name alone if it lies in the same folder, so that both can be moved
+    /// together.
+    pub(super) fn name_for(&self, disk: &str) -> Result<String> {
+        if let (Reference::Path(own), Reference::Path(disk)) =
+            (Reference::of(&self.disk), Reference::of(disk))
+        {
+            let (own, disk) = (Path::new(own), Path::new(disk));
+            if own.parent() == disk.parent()
+                && let Some(name) = own.file_name().and_then(|name| name.to_str())
+            {
+                return Ok(name.to_owned());
+            }
+        }
+        Ok(name_of(&self.disk)?.to_string())
+    }
+
     /// The DISKs that it takes.
     pub(super) fn disks(&self) -> impl Iterator<Item = &str> {
         let data = self.data_file.as_ref().map(|(disk, _)| disk.as_str());
@@ -299,6 +312,7 @@ impl Link {
             redo,
             backing: below,
             data_file: self.data_file.as_ref().map(|(_, file)| Arc::clone(file)),
+            key: self.key.clone(),
             ..weft_qcow2::OpenOptions::default()
         };
         let file = Arc::clone(&self.file);

@@ -3,6 +3,7 @@
 use weft_block::BlockDevice;
 
 use super::OpenImage;
+use super::copying::Copying;
 use crate::api::{ImageDisk, ImageLink, Result};
 use crate::storage::{State, Storage};
 
@@ -38,6 +39,7 @@ impl State {
             read_only: open.read_only,
             chain: open.links.iter().map(link).collect(),
             used_by: self.claims.users(key).cloned().collect(),
+            moves_to: open.copying.as_ref().and_then(Copying::moves_to),
             job: open.job.as_ref().map(super::job::Job::describe),
             trouble: open.trouble.clone(),
         }

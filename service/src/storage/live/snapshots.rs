@@ -6,7 +6,7 @@ use weft_uring::spawner;
 use super::open::on;
 use super::{ImageWord, OpenImage};
 use crate::api::{Error, ErrorKind, ImageSnapshot, Result};
-use crate::storage::images::{snapshot, snapshot_name};
+use crate::storage::images::{check_unique, snapshot, snapshot_name};
 use crate::storage::{State, Storage};
 
 impl Storage {
@@ -27,7 +27,7 @@ impl Storage {
     /// Keeps the disk of an open image as it is now, under its users: what was acknowledged to them is in it.
     ///
     /// # Errors
-    /// As above, and as writing.
+    /// As above, `Invalid` or `Exists` for a name that would not be unique, and as writing.
     pub async fn create_image_snapshot(&self, disk: &str, tag: &str) -> Result<ImageSnapshot> {
         let state = self.state.lock().await;
         let open = state.open_image_in(disk)?;
@@ -37,6 +37,11 @@ impl Storage {
             );
             return Err(Error::new(ErrorKind::Busy, disk, message));
         }
+        let image = open.image()?;
+        let there = on(&open.home, disk, move || async move {
+            image.snapshots(&spawner()).await
+        });
+        check_unique(disk, tag, &there.await?)?;
         let (image, name): (_, SnapshotName) = (open.image()?, snapshot_name(tag));
         let entry = on(&open.home, disk, move || async move {
             image.create_snapshot(name, &spawner()).await
@@ -86,7 +91,7 @@ impl OpenImage {
 
 impl State {
     /// The open image of that word, or the one that lies in `disk`.
-    fn open_image_in(&self, disk: &str) -> Result<&OpenImage> {
+    pub(super) fn open_image_in(&self, disk: &str) -> Result<&OpenImage> {
         match ImageWord::is_meant_by(disk) {
             true => self.open_image_of(disk),
             false => self.open_image_of(&ImageWord::of(disk).key()),

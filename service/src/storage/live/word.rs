@@ -8,8 +8,8 @@ use crate::api::{Error, ErrorKind, Result};
 const PREFIX: &str = "qcow2:";
 const ANY: &str = "any";
 
-/// `qcow2:DISK[,allow=FILE]…`: the image in DISK, which may name files beside it, or those, or `any`. A comma in a name is
-/// written twice.
+/// `qcow2:DISK[,allow=FILE]…[,key-file=FILE]…`: the image in DISK, which may name files beside it, or those, or `any`, and is
+/// opened by the passphrases in files if it is encrypted. A comma in a name is written twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageWord {
     /// The DISK that holds the image.
@@ -18,6 +18,8 @@ pub struct ImageWord {
     pub allow: Vec<String>,
     /// Whether it may name any.
     pub allow_any: bool,
+    /// The files that hold passphrases of it and of what it rests on.
+    pub key_files: Vec<String>,
 }
 
 impl ImageWord {
@@ -32,6 +34,7 @@ impl ImageWord {
             inner: inner.to_owned(),
             allow: Vec::new(),
             allow_any: false,
+            key_files: Vec::new(),
         }
     }
 
@@ -45,14 +48,14 @@ impl ImageWord {
     /// # Errors
     /// As `rename`.
     pub fn map(self, mut rename: impl FnMut(&str) -> Result<String>) -> Result<Self> {
+        let inner = rename(&self.inner)?;
+        let mut all = |files: &[String]| files.iter().map(|file| rename(file)).collect();
+        let (allow, key_files): (Result<_>, Result<_>) = (all(&self.allow), all(&self.key_files));
         Ok(Self {
-            inner: rename(&self.inner)?,
-            allow: self
-                .allow
-                .iter()
-                .map(|file| rename(file))
-                .collect::<Result<_>>()?,
-            allow_any: self.allow_any,
+            inner,
+            allow: allow?,
+            key_files: key_files?,
+            ..self
         })
     }
 }
@@ -73,12 +76,15 @@ impl FromStr for ImageWord {
             return Err(invalid(format!("{text} names no disk after {PREFIX}")));
         }
         for part in parts {
-            match part.strip_prefix("allow=") {
-                Some(ANY) => word.allow_any = true,
-                Some(file) if !file.is_empty() => word.allow.push(file.to_owned()),
+            match part.split_once('=') {
+                Some(("allow", ANY)) => word.allow_any = true,
+                Some(("allow", file)) if !file.is_empty() => word.allow.push(file.to_owned()),
+                Some(("key-file", file)) if !file.is_empty() => {
+                    word.key_files.push(file.to_owned())
+                }
                 _ => {
                     return Err(invalid(format!(
-                        "{text}: {part:?} is no option; there is allow=FILE, and a comma in a name is written twice"
+                        "{text}: {part:?} is no option; there are allow=FILE and key-file=FILE, and a comma in a name is written twice"
                     )));
                 }
             }
@@ -93,10 +99,13 @@ impl fmt::Display for ImageWord {
         for file in &self.allow {
             write!(f, ",allow={}", twice(file))?;
         }
-        match self.allow_any {
-            true => write!(f, ",allow={ANY}"),
-            false => Ok(()),
+        if self.allow_any {
+            write!(f, ",allow={ANY}")?;
         }
+        for file in &self.key_files {
+            write!(f, ",key-file={}", twice(file))?;
+        }
+        Ok(())
     }
 }
 
@@ -132,6 +141,14 @@ mod tests {
         assert_eq!(word.allow, ["/x", "vg/base"]);
         assert_eq!(word.key(), "qcow2:/a/b,,c.qcow2");
         assert_eq!(word.to_string().parse::<ImageWord>().unwrap(), word);
+        let secret: ImageWord = "qcow2:/a,key-file=/k,,1,allow=/b,key-file=/l=2"
+            .parse()
+            .unwrap();
+        assert_eq!(secret.key_files, ["/k,1", "/l=2"]);
+        assert_eq!(secret.key(), "qcow2:/a");
+        let there = secret.clone().map(|file| Ok(format!("/at{file}"))).unwrap();
+        let text = "qcow2:/at/a,allow=/at/b,key-file=/at/k,,1,key-file=/at/l=2";
+        assert_eq!(there.to_string(), text);
         let any: ImageWord = "qcow2:nbd://h:1/x,allow=any".parse().unwrap();
         assert!(any.allow_any && any.allow.is_empty());
         let deep: ImageWord = "qcow2:qcow2:vg/lv".parse().unwrap();
@@ -145,6 +162,8 @@ mod tests {
             "qcow2:,allow=/x",
             "qcow2:/a,b",
             "qcow2:/a,allow=",
+            "qcow2:/a,key-file=",
+            "qcow2:/a,key-file",
             "/a",
         ] {
             let error = wrong.parse::<ImageWord>().unwrap_err();

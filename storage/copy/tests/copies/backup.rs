@@ -121,6 +121,28 @@ fn a_target_that_fails_ends_the_backup_and_no_request() {
     });
 }
 
+/// The last grain of a disk is short if the disk is no whole number of them: it was counted as a whole one.
+#[test]
+fn a_short_last_grain_is_no_more_than_its_bytes() {
+    const ODD: u64 = SIZE + 512;
+    let executor = Executor::new(1);
+    executor.block_on(async {
+        let spawner = executor.spawner();
+        for (range, all) in [(0..ODD, ODD), (SIZE..ODD, 512), (0..1, 4096)] {
+            let disk = || Arc::new(MemoryDevice::new(ODD));
+            let backup = Backup::new(disk(), disk(), true, 4096, once(range)).expect("it can be");
+            assert_eq!(backup.progress(), (0, all));
+            // Nearly all: the short one waits.
+            while !backup.step(4096, &spawner).await.expect("it is copied") {
+                let left = backup.progress().1 - backup.progress().0;
+                assert_eq!(left % 4096, 512);
+            }
+            backup.settle(&spawner).await.expect("it is whole");
+            assert_eq!(backup.progress(), (all, all));
+        }
+    });
+}
+
 #[test]
 fn grains_are_powers_of_two_and_whole_blocks() {
     for grain in [0, 256, 5000] {

@@ -1,9 +1,13 @@
 //! Copies that follow the disk.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use weft_block::{BlockDevice, ErrorKind, Info, IoVec, Request};
-use weft_copy::Mirror;
+use weft_block::{
+    BlockDevice, ErrorKind, Extent, ExtentKind, Info, IoVec, LocalBoxFuture, Request, Result,
+    Spawner,
+};
+use weft_copy::{Mirror, Missing};
 use weft_sim::{Executor, Faulty, MemoryDevice, Oracle, conformance, for_each_seed};
 
 use super::kit::{Deaf, SIZE, contents, disk, load, slow};
@@ -125,6 +129,82 @@ fn a_write_that_the_disk_fails_ends_the_mirror() {
         assert_eq!(told.kind(), ErrorKind::Io);
         assert!(mirror.settle(&spawner).await.is_err());
     });
+}
+
+/// What a target below has not.
+struct Parts(Vec<Extent>);
+
+impl Missing for Parts {
+    fn missing<'a>(
+        &'a self,
+        range: Range<u64>,
+        _: &'a Spawner,
+    ) -> LocalBoxFuture<'a, Result<Vec<Extent>>> {
+        let of = move |part: &&Extent| range.contains(&part.offset);
+        Box::pin(std::future::ready(Ok(self
+            .0
+            .iter()
+            .filter(of)
+            .copied()
+            .collect())))
+    }
+}
+
+#[test]
+fn a_target_below_gets_what_it_misses_and_what_the_disk_has_taken() {
+    let (source, target) = (disk(), MemoryDevice::new(SIZE));
+    target.poke(0, &[0xa5; SIZE as usize]);
+    let before = contents(&source);
+    let executor = Executor::new(1);
+    executor.block_on(async {
+        let spawner = executor.spawner();
+        let faulty = Faulty::new(Arc::new(source), 1);
+        let faults = faulty.faults();
+        let part = |offset, kind| Extent {
+            offset,
+            len: 4096,
+            kind,
+        };
+        let missing = Parts(vec![
+            part(8192, ExtentKind::Data),
+            part(256 << 10, ExtentKind::Zero),
+        ]);
+        let (disk, below) = (Arc::new(faulty), Arc::new(target.clone()));
+        let mirror = Mirror::below(disk, below, Arc::new(missing)).expect("it can be");
+        while !mirror.step(64 << 10, &spawner).await.expect("it is copied") {}
+        assert!(target.peek(8192, 4096) == before[8192..12288]);
+        assert!(target.peek(256 << 10, 4096) == [0; 4096]);
+        assert!(target.peek(4096, 4096) == [0xa5; 4096], "it has that");
+        let queue = mirror.open(&spawner).expect("opens");
+        let write = |at| queue.submit(Request::write(at, IoVec::copy_of(&[7; 4096])));
+        write(4096).await.result.expect("it is written");
+        assert!(target.peek(4096, 4096) == [7; 4096]);
+        // What the disk does not take would be seen through it.
+        faults.fail_writes(0..512);
+        assert!(write(0).await.result.is_err());
+        assert!(target.peek(0, 4096) == [0xa5; 4096]);
+        assert!(mirror.settle(&spawner).await.is_err(), "it is over");
+    });
+}
+
+/// An empty disk of many terabytes was stepped through as if it were full.
+#[test]
+fn what_holds_no_data_is_passed_over_at_once() {
+    const TIB: u64 = 1 << 40;
+    let (source, target) = (MemoryDevice::new(TIB), MemoryDevice::new(TIB));
+    source.poke(TIB / 2, &[7; 4096]);
+    let executor = Executor::new(1);
+    executor.block_on(async {
+        let spawner = executor.spawner();
+        let (disk, copy) = (Arc::new(source), Arc::new(target.clone()));
+        let mirror = Mirror::new(disk, copy, true).expect("it can be copied");
+        let mut steps = 0;
+        while !mirror.step(4096, &spawner).await.expect("it is copied") {
+            steps += 1;
+        }
+        assert!(steps < 20_000, "{steps}");
+    });
+    assert!(target.peek(TIB / 2, 4096) == [7; 4096]);
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Header {
     }
 
     /// Changes, in the bytes that an image begins with, the fields that are numbers of the first
-    /// [`PREFIX`](Self::PREFIX) bytes: sizes, places and feature bits. All else stays as it was.
+    /// [`PREFIX`](Self::PREFIX) bytes: sizes, places, the width of refcounts and feature bits. All else stays as it was.
     ///
     /// # Panics
     /// If `bytes` has not even a header.
@@ -193,6 +193,7 @@ impl Header {
             put(72, &self.incompatible.to_be_bytes());
             put(80, &self.compatible.to_be_bytes());
             put(88, &self.autoclear.to_be_bytes());
+            put(96, &self.geometry.refcount_order().to_be_bytes());
         }
     }
 
@@ -201,11 +202,17 @@ impl Header {
     /// # Errors
     /// `Invalid` if a name or the extensions do not fit a cluster.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        self.to_bytes_from(OWN_LEN + self.further.len())
+        self.to_bytes_from(0)
     }
 
-    /// The same header with its extensions and names from byte `start` on: a way to keep those of another header beside
-    /// them. Version 2 has them in one place only.
+    /// Whether all behind the first `block` bytes can be elsewhere too. Extensions have one place in version 2.
+    pub(crate) fn names_move(&self, block: usize) -> bool {
+        let v3 = self.version == Version::V3;
+        v3 || V2_LEN + self.extensions.write(false).len() <= block
+    }
+
+    /// The same header with its names from byte `start` on, and its extensions too if it is one of version 3: a way to keep
+    /// those of another header beside them.
     ///
     /// # Errors
     /// As [`to_bytes`](Self::to_bytes).
@@ -220,7 +227,6 @@ impl Header {
             bytes.extend_from_slice(&self.further);
             bytes.resize(start.max(bytes.len()), 0);
             let len = bytes.len() as u32;
-            bytes[96..100].copy_from_slice(&self.geometry.refcount_order().to_be_bytes());
             bytes[100..104].copy_from_slice(&len.to_be_bytes());
             bytes[104] = self.compression as u8;
         }
@@ -236,6 +242,9 @@ impl Header {
             false => self.extensions.write(false),
         };
         bytes.extend_from_slice(&extensions);
+        if !v3 {
+            bytes.resize(start.max(bytes.len()), 0);
+        }
         if let Some(path) = &self.backing_path {
             let offset = bytes.len() as u64;
             bytes[8..16].copy_from_slice(&offset.to_be_bytes());

@@ -13,8 +13,7 @@ impl Image {
     /// Writes another name for the backing file into the header, or none. What the image reads from does not change until
     /// it is opened again.
     ///
-    /// A cut leaves the old name or the new one, except in images of version 2, or with clusters under 4 KiB, whose header
-    /// has no room for both.
+    /// A cut leaves the old name or the new one, except with clusters under 4 KiB, whose header has no room for both.
     ///
     /// # Errors
     /// `Invalid` if the name has no room in the header, `ReadOnly`, and as writing.

@@ -1,4 +1,4 @@
-//! Taking over what an image has from its backing file, so that it can do without.
+//! Taking over what an image has from its backing file, so that it can do without, or over another one.
 
 use std::ops::Range;
 
@@ -7,14 +7,24 @@ use weft_block::{IoVec, Result, Spawner};
 use super::Image;
 use super::lane::Lane;
 use super::tables::Source;
+use super::zero::Place;
+
+/// What becomes of zeroes that an image takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zeroes {
+    /// They need no place: it is to rest on nothing.
+    Absent,
+    /// They are the image's own: it is to rest on what may hold something there.
+    Own,
+}
 
 impl Image {
-    /// Copies what the disk has at `range` from its backing file into the image, beside requests of others; what reads as
-    /// zeroes there needs no place. What the image has of its own stays. The answer is how many bytes were copied.
+    /// Copies what the disk has at `range` from its backing file, as far as that reaches, into the image, beside requests of
+    /// others. What the image has of its own stays. The answer is how many bytes were copied.
     ///
     /// # Errors
     /// `ReadOnly`, `NoSpace`, and as reading the one file and writing the other.
-    pub async fn fill(&self, range: Range<u64>, spawner: &Spawner) -> Result<u64> {
+    pub async fn fill(&self, range: Range<u64>, zeroes: Zeroes, spawner: &Spawner) -> Result<u64> {
         self.core.check_changeable()?;
         let geometry = self.core.geometry;
         let start = geometry.round_down(range.start);
@@ -32,7 +42,8 @@ impl Image {
                 matches!(run.source, Source::Backing) && run.guest < self.core.backing_size()
             });
             for run in missing {
-                copied += lane.take_over(run.guest..run.guest + run.len).await?;
+                let run = run.guest..run.guest + run.len;
+                copied += lane.take_over(run, zeroes).await?;
             }
         }
         lane.after_change(false).await?;
@@ -42,17 +53,23 @@ impl Image {
 
 impl Lane {
     /// Writes to the image what it reads as at `range`, whole grains of it.
-    async fn take_over(&self, range: Range<u64>) -> Result<u64> {
+    async fn take_over(&self, range: Range<u64>, zeroes: Zeroes) -> Result<u64> {
         let bytes = IoVec::zeroed((range.end - range.start) as usize);
         self.read(range.start, &bytes).await?;
         let bytes = bytes.into_buffer();
         let cluster = self.core.geometry.cluster() as usize;
         let mut copied = 0;
         for (index, part) in bytes.chunks(cluster).enumerate() {
-            if part.iter().any(|byte| *byte != 0) {
-                let guest = range.start + (index * cluster) as u64;
+            let guest = range.start + (index * cluster) as u64;
+            let data = part.iter().any(|byte| *byte != 0);
+            if data || (zeroes == Zeroes::Own && !self.has_zero_entries()) {
                 self.write(guest, &IoVec::copy_of(part), false).await?;
                 copied += part.len() as u64;
+            } else if zeroes == Zeroes::Own {
+                // The disk may end within a grain; an entry speaks of whole ones.
+                let end = guest + part.len() as u64;
+                let end = end.next_multiple_of(self.core.geometry.grain());
+                self.zero(guest..end, Place::Freed).await?;
             }
         }
         Ok(copied)

@@ -6,15 +6,15 @@ use weft_block::Result;
 
 use super::core::Halfway;
 use super::lane::Lane;
-use crate::format::{Header, Version};
+use crate::format::Header;
 
 impl Lane {
     /// Changes the header as one: after a cut the image has the old one or the new one. Whoever calls holds the control
     /// lock.
     ///
     /// The first block switches. Where extensions or names lie behind it, they are first written behind the old ones and
-    /// switched to, then written to where they belong and switched to again. A version 2 header, or a cluster without room
-    /// for both, is written from its end instead; there a cut can leave a wrong name.
+    /// switched to, then written to where they belong and switched to again. A cluster without room for both is written
+    /// from its end instead; there a cut can leave a wrong name.
     ///
     /// # Errors
     /// `Invalid` if it does not fit a cluster, and as writing; nothing has changed unless it is the first block that could
@@ -41,7 +41,7 @@ impl Lane {
         let halfway = Halfway::begin(&self.core);
         let mut end = used;
         let mut changed = false;
-        if bytes.len() > block && new.version == Version::V3 {
+        if bytes.len() > block && new.names_move(block) {
             let start = used.max(bytes.len()).next_multiple_of(block);
             if let Ok(aside) = new.to_bytes_from(start) {
                 end = aside.len();

@@ -31,8 +31,25 @@ pub enum Packed {
 
 impl Packed {
     /// Makes a cluster short. It takes CPU, and may be done on any thread.
-    pub fn new(kind: CompressionType, cluster: Vec<u8>) -> Self {
-        compress(kind, &cluster).map_or(Self::Plain(cluster), Self::Short)
+    pub fn new(kind: CompressionType, cluster: &[u8]) -> Self {
+        compress(kind, cluster).map_or_else(|| Self::Plain(cluster.to_vec()), Self::Short)
+    }
+}
+
+/// The bytes of a cluster, for requests.
+struct Memory {
+    short: bool,
+    bytes: IoVec,
+}
+
+impl From<Packed> for Memory {
+    fn from(packed: Packed) -> Self {
+        let (short, bytes) = match packed {
+            Packed::Short(bytes) => (true, bytes),
+            Packed::Plain(bytes) => (false, bytes),
+        };
+        let bytes = IoVec::from(bytes);
+        Self { short, bytes }
     }
 }
 
@@ -70,6 +87,7 @@ impl Packer {
         let (sender, receiver) = oneshot::channel();
         let lane = Rc::clone(&self.lane);
         self.lane.spawner.spawn(Box::pin(async move {
+            let clusters: Vec<Memory> = clusters.into_iter().map(Memory::from).collect();
             let result = lane.write_packed(guest, &clusters).await;
             // Nobody listens when the writer has lost interest.
             let _ = sender.send(result);
@@ -221,7 +239,7 @@ impl State {
 }
 
 impl Lane {
-    async fn write_packed(self: &Rc<Self>, guest: u64, clusters: &[Packed]) -> Result<()> {
+    async fn write_packed(self: &Rc<Self>, guest: u64, clusters: &[Memory]) -> Result<()> {
         let geometry = self.core.geometry;
         let _pass = self.core.gate.wait().await;
         self.core.state().check_writable()?;
@@ -230,9 +248,7 @@ impl Lane {
         {
             let _places = self.core.places.exclusive(guest..end).await;
             let mut at = guest;
-            let is_same = |one: &Packed, other: &Packed| {
-                matches!(one, Packed::Short(_)) == matches!(other, Packed::Short(_))
-            };
+            let is_same = |one: &Memory, other: &Memory| one.short == other.short;
             for run in clusters
                 .chunk_by(is_same)
                 .flat_map(|run| run.chunks(MOST_CLUSTERS))
@@ -245,33 +261,30 @@ impl Lane {
     }
 
     /// Writes clusters that are all short, or all plain.
-    async fn write_alike(&self, guest: u64, run: &[Packed]) -> Result<()> {
+    async fn write_alike(&self, guest: u64, run: &[Memory]) -> Result<()> {
         let cluster = self.core.geometry.cluster();
-        let mut short = Vec::with_capacity(run.len());
-        for (index, packed) in (0..).zip(run) {
-            match packed {
-                Packed::Short(bytes) => short.push(&bytes[..]),
-                Packed::Plain(bytes) => {
-                    let at = guest + index * cluster;
-                    // What is beyond the disk's end has its place in the cluster too.
-                    self.write(at, &IoVec::copy_of(bytes), false).await?;
-                }
-            }
+        if run.first().is_some_and(|memory| !memory.short) {
+            // What is beyond the disk's end has its place in the cluster too.
+            let whole = IoVec::join(run.iter().map(|memory| memory.bytes.clone()));
+            return self.write(guest, &whole, false).await;
         }
         let mut done = 0;
-        while done < short.len() {
+        while done < run.len() {
             done += self
-                .write_short(guest + done as u64 * cluster, &short[done..])
+                .write_short(guest + done as u64 * cluster, &run[done..])
                 .await?;
         }
         Ok(())
     }
 
     /// Writes as many of the clusters as fit where room is found first; tells how many.
-    async fn write_short(&self, guest: u64, clusters: &[&[u8]]) -> Result<usize> {
+    async fn write_short(&self, guest: u64, clusters: &[Memory]) -> Result<usize> {
         let geometry = self.core.geometry;
         let block = u64::from(self.core.file.info().logical_block);
-        let lens: Vec<u64> = clusters.iter().map(|bytes| bytes.len() as u64).collect();
+        let lens: Vec<u64> = clusters
+            .iter()
+            .map(|memory| memory.bytes.len() as u64)
+            .collect();
         let (room, before) = self.find_room(&lens).await?;
         let placed = room.place(&lens, geometry, geometry.max_refcount(), before);
         let (_, limit) = Mapping::compressed_limits(geometry);
@@ -330,17 +343,21 @@ impl Lane {
     }
 
     /// Writes the data to its place, up to the end of a block.
-    async fn write_placed(&self, placed: &Placed, clusters: &[&[u8]], block: u64) -> Result<()> {
+    async fn write_placed(&self, placed: &Placed, clusters: &[Memory], block: u64) -> Result<()> {
         let Some((start, _)) = placed.data.first() else {
             return Ok(());
         };
-        let end = placed.end.next_multiple_of(block);
-        let mut bytes = vec![0; (end - start) as usize];
-        for ((host, len), data) in placed.data.iter().zip(clusters) {
-            let at = (host - start) as usize;
-            bytes[at..at + *len as usize].copy_from_slice(data);
+        let mut at = *start;
+        let mut parts = Vec::with_capacity(placed.data.len() + 1);
+        let gap = |at: u64, end: u64| IoVec::zeroed((end - at) as usize);
+        for ((host, len), memory) in placed.data.iter().zip(clusters) {
+            // Where a cluster has as many users as can be counted, the rest of it stays free.
+            parts.push(gap(at, *host));
+            parts.push(memory.bytes.clone());
+            at = host + len;
         }
-        let write = Request::write(*start, IoVec::copy_of(&bytes));
+        parts.push(gap(at, placed.end.next_multiple_of(block)));
+        let write = Request::write(*start, IoVec::join(parts));
         self.data().submit(write).await.result
     }
 }

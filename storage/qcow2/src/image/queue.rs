@@ -110,6 +110,8 @@ impl Lane {
         if !matches!(request.op, Op::Read | Op::Write { .. }) || !self.core.is_plain() {
             return None;
         }
+        // What is acknowledged then must not rest on tables that only memory has.
+        let published = fua || self.core.publishes_first();
         let mut state = self.core.state();
         let range = request.offset..request.end();
         let run = match &state.runs(range.clone()).ok()?[..] {
@@ -127,7 +129,7 @@ impl Lane {
                 copied
                     && self.holds(host + run.len)
                     && state.check_writable().is_ok()
-                    && !(fua && (state.is_dirty() || state.publishing))
+                    && !(published && (state.is_dirty() || state.publishing))
             }
             _ => false,
         };

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use weft_block::{Error, ErrorKind, Result};
 
+use super::amend::is_zero;
 use super::core::{Halfway, corrupt};
 use super::counts::{Counts, own_clusters};
 use super::gate::Closed;
@@ -31,7 +32,11 @@ pub(crate) struct Shadow<'a> {
     lane: &'a Lane,
     _closed: &'a Closed,
     geometry: Geometry,
+    /// What the new state's refcounts are like.
+    counting: Geometry,
     version: Version,
+    /// Entries of zeroes are left out of what is adopted.
+    pub(crate) forget_zeroes: bool,
     old: Counts,
     /// Without the refcount table and its blocks.
     pub(crate) new: Counts,
@@ -83,7 +88,9 @@ impl<'a> Shadow<'a> {
             lane,
             _closed: closed,
             geometry,
+            counting: geometry,
             version: header.version,
+            forget_zeroes: false,
             old,
             new,
             writes: Vec::new(),
@@ -91,6 +98,16 @@ impl<'a> Shadow<'a> {
             end,
             header,
         })
+    }
+
+    /// The new state's refcounts have another width.
+    ///
+    /// # Errors
+    /// `Invalid` if a cluster is used more often than they count.
+    pub(crate) fn count_in(&mut self, geometry: Geometry) -> Result<()> {
+        self.counting = geometry;
+        self.header.geometry = geometry;
+        self.check_counts()
     }
 
     /// Takes `count` clusters side by side that neither state uses.
@@ -153,7 +170,7 @@ impl<'a> Shadow<'a> {
             .read_file(table, self.geometry.cluster() as usize)
             .await?;
         for entry in bytes.chunks_exact(self.geometry.l2_entry() as usize) {
-            let mapping = decode(entry, self.version, self.geometry)?;
+            let mapping = self.kept(decode(entry, self.version, self.geometry)?);
             let in_file = self.lane.core.data_file.is_none();
             if let Some(clusters) = clusters_of(mapping, self.geometry).filter(|_| in_file) {
                 self.check_place(&clusters)?;
@@ -219,7 +236,8 @@ impl<'a> Shadow<'a> {
         let old = self.lane.read_file(table, cluster as usize).await?;
         let mut bytes = old.to_vec();
         for entry in bytes.chunks_exact_mut(self.geometry.l2_entry() as usize) {
-            let mapping = self.flagged(decode(entry, self.version, self.geometry)?);
+            let mapping = self.kept(decode(entry, self.version, self.geometry)?);
+            let mapping = self.flagged(mapping);
             let (raw, bitmap) = mapping.encode(self.geometry);
             entry[..8].copy_from_slice(&raw.to_be_bytes());
             if self.geometry.extended_l2() {
@@ -234,6 +252,14 @@ impl<'a> Shadow<'a> {
         let offset = self.take(1)?;
         self.write(offset, bytes).await?;
         Ok(offset)
+    }
+
+    /// What of a mapping the new state has.
+    fn kept(&self, mapping: Mapping) -> Mapping {
+        match self.forget_zeroes && is_zero(mapping) {
+            true => Mapping::UNALLOCATED,
+            false => mapping,
+        }
     }
 
     /// The mapping with the flag that its cluster's count gives it.
@@ -255,13 +281,13 @@ impl<'a> Shadow<'a> {
     }
 
     fn check_counts(&self) -> Result<()> {
-        let most = self.geometry.max_refcount();
+        let most = self.counting.max_refcount();
         if u64::from(self.new.largest()) <= most {
             return Ok(());
         }
         let sentence = format!(
             "a cluster would be used more than {most} times, and refcounts of {} bits count no further",
-            1u32 << self.geometry.refcount_order()
+            1u32 << self.counting.refcount_order()
         );
         Err(Error::new(ErrorKind::Invalid, sentence))
     }
@@ -331,7 +357,7 @@ impl<'a> Shadow<'a> {
 
     /// Writes refcounts for all that the new state uses, themselves too.
     async fn write_refcounts(&mut self) -> Result<Table> {
-        let per_block = self.geometry.refcounts_per_block();
+        let per_block = self.counting.refcounts_per_block();
         let mut blocks: BTreeMap<u64, u64> = BTreeMap::new();
         let mut clusters = 1;
         let offset = loop {
@@ -361,7 +387,7 @@ impl<'a> Shadow<'a> {
             for within in 0..per_block {
                 let count = u64::from(self.new.at(index * per_block + within));
                 if count > 0 {
-                    set_refcount(self.geometry, &mut bytes, within as usize, count);
+                    set_refcount(self.counting, &mut bytes, within as usize, count);
                 }
             }
             self.write(host, bytes).await?;
@@ -375,7 +401,7 @@ impl<'a> Shadow<'a> {
 
     /// Takes a cluster for each refcount block that is needed and not among `blocks`.
     fn take_blocks(&mut self, blocks: &mut BTreeMap<u64, u64>) -> Result<()> {
-        let per_block = self.geometry.refcounts_per_block();
+        let per_block = self.counting.refcounts_per_block();
         let mut index = 0;
         while index * per_block < self.new.len() {
             let used = self.new.any(index * per_block..(index + 1) * per_block);

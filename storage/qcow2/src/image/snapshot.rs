@@ -207,7 +207,7 @@ impl Lane {
     }
 
     /// Gives the new state the snapshots `entries`, in a table of its own.
-    async fn replace_snapshots(
+    pub(super) async fn replace_snapshots(
         &self,
         shadow: &mut Shadow<'_>,
         entries: &[SnapshotEntry],

@@ -121,7 +121,7 @@ impl Lane {
     }
 
     /// Whether an entry can say that its cluster reads as zeroes.
-    fn has_zero_entries(&self) -> bool {
+    pub(crate) fn has_zero_entries(&self) -> bool {
         self.core.version == Version::V3
     }
 

@@ -52,7 +52,7 @@ impl BlockQueue for PackingQueue {
             return self.queue.submit(request);
         }
         let bytes = request.buffer.to_buffer();
-        let pack = |cluster: &[u8]| Packed::new(header.compression, cluster.to_vec());
+        let pack = |cluster: &[u8]| Packed::new(header.compression, cluster);
         let clusters: Vec<_> = bytes.chunks(cluster as usize).map(pack).collect();
         let (packer, queue) = (Rc::clone(&self.packer), Rc::clone(&self.queue));
         let (sender, receiver) = oneshot::channel();
@@ -131,7 +131,7 @@ fn several_clusters_share_one_and_the_last_one_is_used_up() {
         let packer = image.packer(&spawner).expect("it compresses");
         let kind = image.header().compression;
         for number in 0..SIZE / cluster {
-            let packed = Packed::new(kind, text(number, cluster));
+            let packed = Packed::new(kind, &text(number, cluster));
             packer
                 .write(number * cluster, vec![packed])
                 .await
@@ -157,7 +157,7 @@ fn several_clusters_share_one_and_the_last_one_is_used_up() {
         // Somebody else has it now; what is compressed next does not go where the last one ended.
         let plain = Request::write(0, IoVec::copy_of(&text(50, cluster)));
         queue.submit(plain).await.result.expect("it is written");
-        let next = Packed::new(kind, text(7, cluster));
+        let next = Packed::new(kind, &text(7, cluster));
         packer
             .write(cluster, vec![next])
             .await
@@ -186,7 +186,7 @@ fn a_snapshot_keeps_what_was_compressed() {
         let packer = image.packer(&spawner).expect("it compresses");
         for number in 0..8 {
             packer
-                .write(0, vec![Packed::new(kind, text(number, cluster))])
+                .write(0, vec![Packed::new(kind, &text(number, cluster))])
                 .await
                 .expect("writes");
             let name = SnapshotName {
@@ -198,7 +198,7 @@ fn a_snapshot_keeps_what_was_compressed() {
                 .create_snapshot(name, &spawner)
                 .await
                 .expect("it is made");
-            let other = Packed::new(kind, text(100 + number, cluster));
+            let other = Packed::new(kind, &text(100 + number, cluster));
             packer.write(cluster, vec![other]).await.expect("writes");
         }
         image.close(&spawner).await.expect("it closes");
@@ -231,7 +231,7 @@ fn a_bitmap_tells_of_compressed_writes() {
             .expect("it is made");
         let header = image.header();
         let cluster = header.geometry.cluster();
-        let packed = Packed::new(header.compression, text(1, cluster));
+        let packed = Packed::new(header.compression, &text(1, cluster));
         let packer = image.packer(&spawner).expect("it compresses");
         packer
             .write(3 * cluster, vec![packed])

@@ -1,9 +1,10 @@
 //! What is left when the process that serves an image is killed and its users live on.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt;
 use futures_util::future::select;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,7 +15,7 @@ use weft_sim::{
     Executor, MemoryDevice, Oracle, PowerCut, PowerSupply, Workload, for_each_seed, yield_now,
 };
 
-use super::kit::{Form, assert_clean};
+use super::kit::{Form, Held, Holding, assert_clean};
 
 /// Memory that the host keeps until it loses its power.
 fn memory(records: usize) -> RedoMemory {
@@ -299,5 +300,63 @@ fn an_image_that_cannot_tell_of_a_log_publishes_first() {
             .expect("it opens");
         assert_eq!(first_byte(&plain, 1, &spawner).await, 2);
         assert_clean(&plain, &spawner).await;
+    });
+}
+
+/// A write takes a cluster, and its publication is under way; another one finds the cluster in its place. What that one
+/// is told must not rest on tables that only memory has.
+#[test]
+fn a_write_into_a_place_that_is_not_published_yet_outlives_the_process() {
+    let executor = Executor::new(1);
+    let held = Arc::new(Mutex::new(Held::default()));
+    let file = Arc::new(Holding {
+        below: MemoryDevice::new(0),
+        held: Arc::clone(&held),
+    });
+    executor.block_on(async {
+        let spawner = executor.spawner();
+        let mut form = Form::number(3);
+        form.options.version = Version::V2;
+        drop(
+            form.make(Arc::clone(&file) as Arc<dyn BlockDevice>, &spawner)
+                .await,
+        );
+        let options = OpenOptions {
+            redo: Some(memory(1 << 16)),
+            ..OpenOptions::default()
+        };
+        let image = Image::open(file.clone(), options, &spawner).await;
+        let image = image.expect("it opens");
+        let queue = image.open(&spawner).expect("opens");
+        // The first thing that a publication writes: the refcount block, which lies third.
+        held.lock().expect("nobody panics").at = Some(2 << 16);
+        let data = |value: u8| IoVec::copy_of(&[value; 1 << 16]);
+        let mut first = queue.submit(Request::write(0, data(1)));
+        while held.lock().expect("nobody panics").release.is_none() {
+            assert!((&mut first).now_or_never().is_none());
+            yield_now().await;
+        }
+        let mut second = queue.submit(Request::write(0, data(2)));
+        for _ in 0..100 {
+            if let Some(done) = (&mut second).now_or_never() {
+                done.result.expect("it is written");
+                // Now the process is killed.
+                let left = Arc::new(file.below.clone());
+                let left = Image::open(left, OpenOptions::default(), &spawner).await;
+                let byte = first_byte(&left.expect("it opens"), 0, &spawner).await;
+                assert_eq!(byte, 2, "what was acknowledged is gone");
+                return;
+            }
+            yield_now().await;
+        }
+        let release = held.lock().expect("nobody panics").release.take();
+        let sent = release.map(|release| release.send(()));
+        assert_eq!(sent, Some(Ok(())), "a write is held");
+        first.await.result.expect("it is written");
+        second.await.result.expect("it is written");
+        let left = Arc::new(file.below.clone());
+        let left = Image::open(left, OpenOptions::default(), &spawner).await;
+        let byte = first_byte(&left.expect("it opens"), 0, &spawner).await;
+        assert_eq!(byte, 2);
     });
 }

@@ -1,5 +1,6 @@
 //! Images as block devices: the contract, and what a power cut leaves.
 
+mod amended;
 mod bitmaps;
 mod compressed;
 mod conformance;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use weft_block::{BlockDevice, Info};
-use weft_qcow2::format::{Backing, Version};
+use weft_qcow2::format::Backing;
 use weft_qcow2::{Image, OpenOptions, read_header};
 use weft_sim::{Executor, PowerCut, PowerSupply, for_each_seed};
 
@@ -26,8 +26,7 @@ fn name(random: &mut ChaCha8Rng) -> Option<Backing> {
 }
 
 fn cut(seed: u64) {
-    let mut form = Form::number(1 + seed % 3 + 4 * (seed / 3 % 7));
-    form.options.version = Version::V3;
+    let form = Form::number(1 + seed % 3 + 4 * (seed / 3 % 7));
     let supply = PowerSupply::new(seed);
     supply.set_tearing(false);
     let file: Arc<dyn BlockDevice> = Arc::new(PowerCut::new(&supply, Info::new(0, 512)));
