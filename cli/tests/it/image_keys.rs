@@ -132,7 +132,10 @@ fn what_we_encrypt_qemu_reads_and_the_reverse() {
     let measure = ["measure", "--object", TOP, "-O", "qcow2", "-o", usual];
     let measure = [&measure[..], &["--size", "1G"]].concat();
     let ours = bench.run("./weft-qemu-img", &measure);
-    assert_eq!(String::from_utf8_lossy(&ours.stdout), qemu(&bench, &measure));
+    assert_eq!(
+        String::from_utf8_lossy(&ours.stdout),
+        qemu(&bench, &measure)
+    );
 }
 
 #[test]
