@@ -6,7 +6,7 @@
 //!
 //! - A header replaces the one before, so it is written only when all that that one names is done and durable. Where
 //!   members have volatile caches that takes a flush of all of them, and so the next batch waits for all changes. Where
-//!   they have none, each log goes on as soon as its own are done.
+//!   they have none, each log has batches of its own, and goes on as soon as its own are done.
 //! - A header is followed by a block of zeroes or the end of the log: md reads on behind a header for a newer one, and
 //!   what a guest wrote must not pass for one.
 //! - While a resync is to be done parity proves nothing, and the log is off: its headers are zeroes, and a crash resyncs
@@ -17,14 +17,14 @@
 mod replay;
 mod turns;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 use smallvec::SmallVec;
 pub(crate) use turns::Change;
-use turns::{Leading, LogState, Turn, Waiting, hand_over};
+use turns::{Leading, LogState, Turn, Waiting, hand_over, slots_of};
 use weft_block::{Buffer, Error, ErrorKind, IoVec, Request, Result, SECTOR, yield_now};
 
 use super::Lane;
@@ -54,6 +54,14 @@ pub(crate) struct Logged {
 
 /// The changes of one unit.
 type Changes = SmallVec<[Logged; 1]>;
+
+/// What came of a leader's own changes.
+enum Led {
+    /// They are named; none if nothing is logged any more.
+    Named(Option<Change>),
+    /// Somebody else turns the log off: they wait until that is done.
+    Held(Changes),
+}
 
 impl Log {
     /// The log of an array with these superblocks, which is off; none if they have no log.
@@ -113,11 +121,25 @@ impl Log {
             *age = age.saturating_add(1);
             any |= *age > 1;
         }
-        any && state.on && !state.busy && !state.is_active()
+        any && state.on && !state.is_led() && !state.is_active()
     }
 
-    /// The next header of each slot that the batch concerns, with the partial parity that belongs behind it.
-    fn headers(&self, batch: &mut [Waiting]) -> BTreeMap<u32, (Header, Vec<Buffer>)> {
+    /// Whoever waits, if changes are logged.
+    fn enqueue(&self, changes: Changes) -> Option<oneshot::Receiver<Turn>> {
+        let mut state = self.state();
+        if !state.on || changes.is_empty() {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.push_back(Waiting { changes, sender });
+        Some(receiver)
+    }
+
+    /// The next header of each slot that a batch concerns, with the partial parity that belongs behind it.
+    fn headers<'a>(
+        &self,
+        batch: impl Iterator<Item = &'a mut Logged>,
+    ) -> BTreeMap<u32, (Header, Vec<Buffer>)> {
         let mut state = self.state();
         state.generation += 1;
         let generation = match self.together {
@@ -125,7 +147,7 @@ impl Log {
             false => state.generation | APART,
         };
         let mut headers = BTreeMap::<u32, (Header, Vec<Buffer>)>::new();
-        for Logged { entry, partial } in batch.iter_mut().flat_map(|waiting| &mut waiting.changes) {
+        for Logged { entry, partial } in batch {
             let (header, parity) = headers.entry(entry.slot).or_default();
             header.generation = generation;
             header.entries.push(*entry);
@@ -135,35 +157,34 @@ impl Log {
         headers
     }
 
-    /// As many of those that may be named now as fit under one header on each member, the leader's own first.
-    fn take_batch(&self, state: &mut LogState) -> Vec<Waiting> {
-        let mut ready = state.ready();
-        ready.sort_by_key(|&place| state.waiting[place].sender.is_some());
+    /// Of those that may be named now by whoever leads the logs of `slots`, as many as fit beside its `own` changes under
+    /// one header on each member.
+    fn take_batch(&self, slots: &[u32], own: &Changes) -> Vec<Waiting> {
+        let mut state = self.state();
         let mut taken: Vec<(usize, u64)> = vec![(0, 0); state.used.len()];
-        let mut places = Vec::new();
-        for place in ready {
-            let mut with = taken.clone();
-            for Logged { entry, .. } in &state.waiting[place].changes {
-                let (entries, bytes) = &mut with[entry.slot as usize];
+        let add = |taken: &mut Vec<(usize, u64)>, changes: &Changes| {
+            for Logged { entry, .. } in changes {
+                let (entries, bytes) = &mut taken[entry.slot as usize];
                 (*entries, *bytes) = (*entries + 1, *bytes + u64::from(entry.partial));
             }
+        };
+        add(&mut taken, own);
+        let mut places = Vec::new();
+        for place in state.ready(slots) {
+            let mut with = taken.clone();
+            add(&mut with, &state.waiting[place].changes);
             let fits =
                 |&(entries, bytes): &(usize, u64)| entries <= MOST_ENTRIES && bytes <= self.room;
-            if !places.is_empty() && !with.iter().all(fits) {
+            if !with.iter().all(fits) {
                 break;
             }
             taken = with;
             places.push(place);
         }
-        let (mut batch, mut left) = (Vec::new(), VecDeque::new());
-        for (place, waiting) in std::mem::take(&mut state.waiting).into_iter().enumerate() {
-            match places.contains(&place) {
-                true => batch.push(waiting),
-                false => left.push_back(waiting),
-            }
-        }
-        state.waiting = left;
-        batch
+        let all = std::mem::take(&mut state.waiting).into_iter().enumerate();
+        let (batch, left): (Vec<_>, Vec<_>) = all.partition(|(place, _)| places.contains(place));
+        state.waiting = left.into_iter().map(|(_, waiting)| waiting).collect();
+        batch.into_iter().map(|(_, waiting)| waiting).collect()
     }
 }
 
@@ -179,75 +200,77 @@ impl Lane {
         if log.skip.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let receiver = {
-            let mut state = log.state();
-            if !state.on || changes.is_empty() {
-                return Ok(None);
-            }
-            let (sender, receiver) = oneshot::channel();
-            state.waiting.push_back(Waiting {
-                changes,
-                sender: Some(sender),
-            });
-            drop(state);
+        let mut changes = changes;
+        while let Some(receiver) = log.enqueue(changes) {
             hand_over(&self.shared);
-            receiver
-        };
-        match receiver.await {
-            Ok(Turn::Lead(leading)) => self.lead(log, leading).await,
-            Ok(Turn::Go(result)) => result,
-            Err(_) => {
-                let why = "the executor that wrote the partial parity log has ended";
-                Err(Error::new(ErrorKind::Offline, why))
+            match receiver.await {
+                Ok(Turn::Lead(leading, own)) => match self.lead(log, leading, own).await? {
+                    Led::Named(change) => return Ok(change),
+                    Led::Held(own) => changes = own,
+                },
+                Ok(Turn::Go(result)) => return result,
+                Err(_) => {
+                    let why = "the executor that wrote the partial parity log has ended";
+                    return Err(Error::new(ErrorKind::Offline, why));
+                }
             }
         }
+        Ok(None)
     }
 
-    /// Writes the headers of the next batch and lets it go; the answer is for the leader's own change.
-    async fn lead(&self, log: &Log, leading: Leading) -> Result<Option<Change>> {
+    /// Writes the headers of the next batch and lets it go, with the leader's own changes.
+    async fn lead(&self, log: &Log, leading: Leading, mut own: Changes) -> Result<Led> {
         // Others that are ready now come along.
         yield_now().await;
-        let doubtful = log.state().lost || self.shared.core.resyncing.load(Ordering::Acquire);
-        if doubtful {
-            log.drained().await;
-            self.write_empty(log, Empty::Off).await?;
-        } else {
-            self.make_durable(log).await?;
+        if log.state().lost || self.shared.core.resyncing.load(Ordering::Acquire) {
+            return match self.turn_log_off(log, leading).await? {
+                true => Ok(Led::Named(None)),
+                false => Ok(Led::Held(own)),
+            };
         }
-        let mut batch = match doubtful {
-            // Nobody begins from here on, and whoever waits goes without.
-            true => {
-                let mut state = log.state();
-                state.on = false;
-                std::mem::take(&mut state.waiting).into()
-            }
-            false => log.take_batch(&mut log.state()),
-        };
-        let result = match doubtful {
-            true => Ok(()),
-            false => self.write_batch(log, &mut batch).await,
-        };
-        if result.is_ok() && !doubtful {
+        self.make_durable(log).await?;
+        let mut batch = log.take_batch(&leading.slots, &own);
+        let others = batch.iter_mut().flat_map(|waiting| &mut waiting.changes);
+        let headers = log.headers(own.iter_mut().chain(others));
+        let result = self.write_batch(log, headers).await;
+        if result.is_ok() {
             let mut state = log.state();
-            batch
-                .iter()
-                .for_each(|waiting| state.begin(&waiting.slots()));
+            state.begin(&slots_of(&own));
+            let others = batch.iter().map(|waiting| slots_of(&waiting.changes));
+            others.for_each(|slots| state.begin(&slots));
         }
         drop(leading);
-        let mut own = Ok(None);
-        for waiting in batch {
+        for Waiting { changes, sender } in batch {
             let turn = match &result {
-                Ok(()) if doubtful => Ok(None),
-                Ok(()) => Ok(Some(Change::of(&self.shared, waiting.slots()))),
+                Ok(()) => Ok(Some(Change::of(&self.shared, slots_of(&changes)))),
                 Err(error) => Err(Error::new(error.kind(), error.sentence())),
             };
-            match waiting.sender {
-                // If nobody waits there any more, what it would have done counts as given up.
-                Some(sender) => drop(sender.send(Turn::Go(turn))),
-                None => own = turn,
-            }
+            // If nobody waits there any more, what it would have done counts as given up.
+            drop(sender.send(Turn::Go(turn)));
         }
-        own
+        result?;
+        let change = Change::of(&self.shared, slots_of(&own));
+        Ok(Led::Named(Some(change)))
+    }
+
+    /// Turns the log off, and lets all that wait go without it. False if somebody else is at it.
+    async fn turn_log_off(&self, log: &Log, mut leading: Leading) -> Result<bool> {
+        if !leading.close(log).await {
+            return Ok(false);
+        }
+        self.write_empty(log, Empty::Off).await?;
+        // Nobody begins from here on.
+        let waiting = {
+            let mut state = log.state();
+            state.on = false;
+            std::mem::take(&mut state.waiting)
+        };
+        drop(leading);
+        for Waiting { sender, .. } in waiting {
+            // Whoever has given up meanwhile needs no answer.
+            drop(sender.send(Turn::Go(Ok(None))));
+        }
+        Ok(true)
     }
 
     /// Makes all changes that are done durable. No logged change is under way.
@@ -275,9 +298,12 @@ impl Lane {
         .collect()
     }
 
-    /// Writes a header to each member that the batch concerns; members that do not take theirs are failed.
-    async fn write_batch(&self, log: &Log, batch: &mut [Waiting]) -> Result<()> {
-        let headers = log.headers(batch);
+    /// Writes the header of each slot to its members; those that do not take theirs are failed.
+    async fn write_batch(
+        &self,
+        log: &Log,
+        headers: BTreeMap<u32, (Header, Vec<Buffer>)>,
+    ) -> Result<()> {
         let mut sent = Vec::new();
         for (slot, id, place) in self.logs() {
             let Some((header, parity)) = slot.and_then(|slot| headers.get(&slot)) else {
@@ -358,14 +384,9 @@ impl Lane {
         let Some(log) = &self.shared.log else {
             return Ok(());
         };
-        {
-            let mut state = log.state();
-            if state.busy || state.is_active() || !state.on {
-                return Ok(());
-            }
-            state.busy = true;
-        }
-        let _leading = Leading::of(&self.shared);
+        let Some(_leading) = Leading::of_all(&self.shared, log) else {
+            return Ok(());
+        };
         self.make_durable(log).await?;
         self.write_empty(log, Empty::On).await
     }

@@ -1,9 +1,16 @@
 //! The partial parity log of running arrays.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use weft_block::{BlockDevice, Info, IoVec, Request};
+use weft_sim::{Delays, MemoryDevice, Slow};
+
 use super::harness::*;
 use crate::level::{Level, ParityLayout};
 use crate::ppl::{HEADER_BYTES, Header, signature};
-use crate::{ArrayState, Consistency, CreateOptions, SyncAction};
+use crate::{ArrayState, Consistency, CreateOptions, MemberDevice, SyncAction};
 
 fn logged(members: usize) -> CreateOptions {
     let mut options = options(shape(Level::Raid5, members), 1);
@@ -204,5 +211,79 @@ fn a_change_beside_a_block_that_is_lost_is_put_right() {
         rig.run(array.fail("disk3", &spawner)).expect("failed");
         let made = rig.read(&array, 1024, 3072).expect("it reads");
         assert!(made == seen, "{requests} requests, {done}");
+    }
+}
+
+/// Members that have no volatile cache, the last of which takes its time for writes once it is told to.
+fn kept_rig(seed: u64, members: usize) -> (Rig, Arc<Slow>) {
+    let mut rig = Rig::new(seed, 0);
+    let mut info = Info::new(3 * MIB, 512);
+    info.volatile_cache = false;
+    for number in 0..members {
+        let disk = Arc::new(MemoryDevice::with_info(info.clone()));
+        rig.disks.push(Arc::clone(&disk));
+        rig.members.push(MemberDevice {
+            path: format!("disk{number}"),
+            device: disk,
+        });
+    }
+    let last = rig.members.last_mut().expect("there are some");
+    let slow = Slow::new(
+        Arc::clone(&last.device),
+        &rig.executor.clock(),
+        1,
+        Delays::up_to(Duration::ZERO),
+    );
+    let slow = Arc::new(slow);
+    last.device = slow.clone();
+    (rig, slow)
+}
+
+/// Nobody wrote to another member's log before a header that was under way was there.
+#[test]
+fn logs_without_caches_do_not_wait_for_each_other() {
+    let (rig, slow) = kept_rig(1, 5);
+    let array = rig.create(&logged(5));
+    rig.write(&array, 0, &[1; 512]).expect("written");
+    let second = Duration::from_secs(1);
+    slow.set_delays(Delays {
+        write: second..second * 2,
+        ..Delays::up_to(Duration::ZERO)
+    });
+    let spawner = rig.executor.spawner();
+    let queue = array.open(&spawner).expect("opened");
+    // Row 0 has its parity on slot 4, which is slow; row 1 on slot 3, and its chunk 1 on slot 0.
+    let held = queue.submit(Request::write(0, IoVec::zeroed(512)));
+    let held = rig.executor.spawn(async move { held.await.result });
+    rig.run(rig.executor.sleep(second / 2));
+    let begun = spawner.now();
+    let beside = queue.submit(Request::write(5 * CHUNK, IoVec::zeroed(512)));
+    rig.run(beside).result.expect("written");
+    assert_eq!(spawner.now(), begun, "it waited for the other's header");
+    assert_eq!(header(&rig, 4).expect("on").entries.len(), 1);
+    rig.run(held).expect("written");
+}
+
+/// Two that led the logs of different members, and found that parity proves nothing any more, waited for each other.
+#[test]
+fn a_log_is_turned_off_by_one_of_several() {
+    for seed in 0..20 {
+        let (rig, _) = kept_rig(seed, 5);
+        let array = rig.create(&logged(5));
+        rig.write(&array, 0, &[1; 512]).expect("written");
+        array.core.resyncing.store(true, Ordering::Release);
+        let queue = array.open(&rig.executor.spawner()).expect("opened");
+        // Each has its parity on another slot.
+        let writes: Vec<_> = (0..5)
+            .map(|row| {
+                let write = Request::write(row * 4 * CHUNK, IoVec::zeroed(512));
+                let sent = queue.submit(write);
+                rig.executor.spawn(async move { sent.await.result })
+            })
+            .collect();
+        for write in writes {
+            rig.run(write).expect("written");
+        }
+        assert!((0..5).all(|member| header(&rig, member).is_none()));
     }
 }

@@ -17,8 +17,10 @@ use crate::array::Shared;
 pub(super) struct LogState {
     /// Changes are logged.
     pub(super) on: bool,
-    /// Somebody leads a batch, or writes headers that name nothing.
-    pub(super) busy: bool,
+    /// Somebody leads a batch on the log of each slot, or writes headers that name nothing.
+    led: Vec<bool>,
+    /// Whoever leads is turning the log off, and nobody else begins to lead.
+    closing: bool,
     /// Changes under way that the header of each slot names.
     active: Vec<usize>,
     /// A header is written only when no change is under way at all.
@@ -31,33 +33,29 @@ pub(super) struct LogState {
     pub(super) durable: u64,
     /// Ticks since the header of each slot was written, if it names anything.
     pub(super) used: Vec<Option<u8>>,
-    /// In the order in which they came.
+    /// In the order in which they came, without those that lead.
     pub(super) waiting: VecDeque<Waiting>,
-    /// Whoever waits until no change is under way.
+    /// Whoever waits until nothing is under way but what it leads.
     drained: Option<Waker>,
 }
 
-/// Slots of the parities of a unit.
+/// Slots of the parities of a unit, or of the logs that somebody leads.
 type Slots = SmallVec<[u32; 1]>;
 
 pub(super) struct Waiting {
     pub(super) changes: Changes,
-    /// None once it was told to lead.
-    pub(super) sender: Option<oneshot::Sender<Turn>>,
+    pub(super) sender: oneshot::Sender<Turn>,
 }
 
-impl Waiting {
-    pub(super) fn slots(&self) -> Slots {
-        self.changes
-            .iter()
-            .map(|logged| logged.entry.slot)
-            .collect()
-    }
+/// The slots whose logs name `changes`.
+pub(super) fn slots_of(changes: &Changes) -> Slots {
+    changes.iter().map(|logged| logged.entry.slot).collect()
 }
 
 impl LogState {
     pub(super) fn new(slots: usize, together: bool) -> Self {
         Self {
+            led: vec![false; slots],
             active: vec![0; slots],
             used: vec![None; slots],
             together,
@@ -70,6 +68,11 @@ impl LogState {
         self.active.iter().any(|&active| active > 0)
     }
 
+    /// Whether somebody leads.
+    pub(super) fn is_led(&self) -> bool {
+        self.led.iter().any(|&led| led)
+    }
+
     /// These changes are under way.
     pub(super) fn begin(&mut self, slots: &[u32]) {
         for &slot in slots {
@@ -77,16 +80,18 @@ impl LogState {
         }
     }
 
-    /// The places of those that wait and may be named now, in the order in which they came. A header that names what is
-    /// under way is not replaced, and nobody overtakes whom it would keep waiting.
-    pub(super) fn ready(&self) -> Vec<usize> {
-        let mut held: Vec<bool> = self.active.iter().map(|&active| active > 0).collect();
+    /// The places of those that wait and may be named now by whoever leads the logs of `own`, in the order in which they
+    /// came. A header that names what is under way is not replaced, and nobody overtakes whom it would keep waiting.
+    pub(super) fn ready(&self, own: &[u32]) -> Vec<usize> {
         if self.together && self.is_active() {
             return Vec::new();
         }
+        let is_held = |slot: usize| self.active[slot] > 0 || self.led[slot];
+        let mut held: Vec<bool> = (0..self.active.len()).map(is_held).collect();
+        own.iter().for_each(|&slot| held[slot as usize] = false);
         let mut ready = Vec::new();
         for (place, waiting) in self.waiting.iter().enumerate() {
-            let slots = waiting.slots();
+            let slots = slots_of(&waiting.changes);
             if slots.iter().any(|&slot| held[slot as usize]) {
                 slots.iter().for_each(|&slot| held[slot as usize] = true);
             } else {
@@ -95,18 +100,61 @@ impl LogState {
         }
         ready
     }
+
+    /// Takes the first in line that can be named, to lead the logs that it concerns: all of them, if their headers are
+    /// written together.
+    fn take_leader(&mut self) -> Option<(Waiting, Slots)> {
+        if self.closing {
+            return None;
+        }
+        let first = self.ready(&[]).into_iter().next()?;
+        let waiting = self.waiting.remove(first)?;
+        let slots = match self.together {
+            true => self.all(),
+            false => slots_of(&waiting.changes),
+        };
+        self.lead(&slots);
+        Some((waiting, slots))
+    }
+
+    fn all(&self) -> Slots {
+        (0..self.led.len() as u32).collect()
+    }
+
+    fn lead(&mut self, slots: &[u32]) {
+        slots
+            .iter()
+            .for_each(|&slot| self.led[slot as usize] = true);
+    }
+
+    fn end_leading(&mut self, slots: &[u32]) {
+        slots
+            .iter()
+            .for_each(|&slot| self.led[slot as usize] = false);
+    }
+
+    /// Whoever leads the logs of `own` and nobody else is at work.
+    fn is_alone(&self, own: &[u32]) -> bool {
+        !self.is_active()
+            && (0..)
+                .zip(&self.led)
+                .all(|(slot, &led)| !led || own.contains(&slot))
+    }
 }
 
 pub(super) enum Turn {
     /// It is the first of the next batch, and writes the headers.
-    Lead(Leading),
+    Lead(Leading, Changes),
     /// The headers are written; none if nothing is logged any more.
     Go(Result<Option<Change>>),
 }
 
-/// Whoever leads, until this is dropped. If its own change waits still, it has given up, and the next in line leads.
+/// Whoever leads some logs, until this is dropped.
 pub(super) struct Leading {
     shared: Arc<Shared>,
+    pub(super) slots: Slots,
+    /// It turns the log off.
+    closes: bool,
     unheard: bool,
 }
 
@@ -118,11 +166,42 @@ pub(crate) struct Change {
 }
 
 impl Leading {
-    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+    fn of(shared: &Arc<Shared>, slots: Slots) -> Self {
         Self {
             shared: Arc::clone(shared),
+            slots,
+            closes: false,
             unheard: false,
         }
+    }
+
+    /// Leads all logs, of an array whose log is on and at rest.
+    pub(super) fn of_all(shared: &Arc<Shared>, log: &Log) -> Option<Self> {
+        let mut state = log.state();
+        if state.is_led() || state.is_active() || !state.on {
+            return None;
+        }
+        let slots = state.all();
+        state.lead(&slots);
+        Some(Self::of(shared, slots))
+    }
+
+    /// Waits until nobody else leads and no change is under way, and keeps it so. False if somebody else does that.
+    pub(super) async fn close(&mut self, log: &Log) -> bool {
+        if std::mem::replace(&mut log.state().closing, true) {
+            return false;
+        }
+        self.closes = true;
+        poll_fn(|context| {
+            let mut state = log.state();
+            if state.is_alone(&self.slots) {
+                return Poll::Ready(());
+            }
+            state.drained = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        true
     }
 }
 
@@ -153,9 +232,9 @@ impl Drop for Change {
         }
         state.done += 1;
         state.lost |= !self.done.get();
-        let drained = match state.is_active() {
-            true => None,
-            false => state.drained.take(),
+        let drained = match last {
+            true => state.drained.take(),
+            false => None,
         };
         drop(state);
         if let Some(waker) = drained {
@@ -169,61 +248,34 @@ impl Drop for Change {
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        let Some(log) = self.shared.log.as_ref().filter(|_| !self.unheard) else {
-            return;
+        let Some(log) = &self.shared.log else { return };
+        let drained = {
+            let mut state = log.state();
+            state.end_leading(&self.slots);
+            state.closing &= !self.closes;
+            state.drained.take()
         };
-        log.state().end_leading();
-        hand_over(&self.shared);
+        if let Some(waker) = drained {
+            waker.wake();
+        }
+        if !self.unheard {
+            hand_over(&self.shared);
+        }
     }
 }
 
-impl LogState {
-    /// Nobody leads any more; who did and waits still has given up.
-    fn end_leading(&mut self) {
-        self.busy = false;
-        self.waiting.retain(|waiting| waiting.sender.is_some());
-    }
-}
-
-impl Log {
-    /// Waits until no change is under way. Only who leads may.
-    pub(super) async fn drained(&self) {
-        poll_fn(|context| {
-            let mut state = self.state();
-            if !state.is_active() {
-                return Poll::Ready(());
-            }
-            state.drained = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-/// Lets the first in line that can be named lead, unless somebody does.
+/// Lets those that can be named lead, each the logs that it concerns.
 pub(super) fn hand_over(shared: &Arc<Shared>) {
     let Some(log) = &shared.log else { return };
     loop {
-        let sender = {
-            let mut state = log.state();
-            if state.busy {
-                return;
-            }
-            let Some(&first) = state.ready().first() else {
-                return;
-            };
-            let Some(sender) = state.waiting[first].sender.take() else {
-                return;
-            };
-            state.busy = true;
-            sender
-        };
-        let leading = Leading::of(shared);
-        let Err(Turn::Lead(mut unheard)) = sender.send(Turn::Lead(leading)) else {
+        let Some((waiting, slots)) = log.state().take_leader() else {
             return;
         };
-        // Nobody waits there any more.
-        unheard.unheard = true;
-        log.state().end_leading();
+        let leading = Leading::of(shared, slots);
+        let turn = Turn::Lead(leading, waiting.changes);
+        if let Err(Turn::Lead(mut unheard, _)) = waiting.sender.send(turn) {
+            // Nobody waits there any more.
+            unheard.unheard = true;
+        }
     }
 }
