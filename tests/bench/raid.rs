@@ -2,7 +2,7 @@
 //! io_uring on one of the members, doing as many raw I/Os as the array must for the same work. A small write of RAID-5
 //! takes four (two reads, two writes), a full-stripe write 1.25 bytes for each. The raw I/Os are never flushed, and the
 //! partial parity log is, by every batch: so it is measured on disks that say that they have no volatile cache, too.
-//! Then small writes and rebuilds, on disks of a given speed.
+//! Then small writes, whole rows and rebuilds, on disks of a given speed.
 //!
 //! `WEFT_BENCH_FOLDER` says where the files lie (by default the system's folder for temporary files),
 //! `WEFT_BENCH_SECONDS` how long a turn takes (two seconds), `WEFT_BENCH_ONLY` which words a table must have in its title
@@ -16,6 +16,8 @@ mod kept;
 mod rebuild;
 #[path = "raid/small.rs"]
 mod small;
+#[path = "raid/whole.rs"]
+mod whole;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -87,6 +89,9 @@ fn main() -> Result<()> {
     }
     if is_wanted(small::TITLE) {
         small::run()?;
+    }
+    if is_wanted(whole::TITLE) {
+        whole::run()?;
     }
     match is_wanted(rebuild::TITLE) {
         true => rebuild::alone().and_then(|()| rebuild::beside()),

@@ -26,25 +26,25 @@ use super::kept::Kept;
 /// What its tables are about.
 pub(crate) const TITLE: &str = "Small writes";
 
-const MEMBERS: usize = 5;
-const MEMBER: u64 = 32 << 20;
-const CHUNK: u64 = 64 << 10;
+pub(crate) const MEMBERS: usize = 5;
+pub(crate) const MEMBER: u64 = 32 << 20;
+pub(crate) const CHUNK: u64 = 64 << 10;
 const BLOCK: u64 = 4096;
-const DEPTH: u64 = 32;
+pub(crate) const DEPTH: u64 = 32;
 const LOAD: Duration = Duration::from_millis(500);
 
 type Disks = Vec<Arc<dyn BlockDevice>>;
 type Queues = Rc<Vec<Box<dyn BlockQueue>>>;
 
 /// One kind of disks.
-struct Kind {
-    title: &'static str,
+pub(crate) struct Kind {
+    pub(crate) title: &'static str,
     speed: Speed,
     /// The members lie on one disk.
     is_shared: bool,
 }
 
-const KINDS: [Kind; 4] = [
+pub(crate) const KINDS: [Kind; 4] = [
     Kind {
         title: "five disks, 10 us a request and 80 us until it is answered, 100 us a flush",
         speed: Speed::new(10, 80, 100),
@@ -69,11 +69,11 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
-fn told(error: weft_block::Error) -> anyhow::Error {
+pub(crate) fn told(error: weft_block::Error) -> anyhow::Error {
     anyhow!(error.sentence())
 }
 
-fn disks(kind: &Kind, kept: bool) -> Disks {
+pub(crate) fn disks(kind: &Kind, kept: bool) -> Disks {
     let first = Disk::of_speed(Arc::new(MemoryDevice::new(MEMBER)), kind.speed);
     let disks = (0..MEMBERS).map(|_| -> Arc<dyn BlockDevice> {
         let memory: Arc<dyn BlockDevice> = Arc::new(MemoryDevice::new(MEMBER));
@@ -90,7 +90,11 @@ fn disks(kind: &Kind, kept: bool) -> Disks {
 }
 
 /// Thousands of writes a second of so many workers, each of which does `work` again and again.
-fn rate<F>(executor: &Executor, workers: u64, work: impl Fn(u64, Duration) -> F) -> Result<f64>
+pub(crate) fn rate<F>(
+    executor: &Executor,
+    workers: u64,
+    work: impl Fn(u64, Duration) -> F,
+) -> Result<f64>
 where
     F: Future<Output = weft_block::Result<u64>> + 'static,
 {
@@ -106,7 +110,7 @@ where
     Ok(done as f64 / elapsed.as_secs_f64() / 1e3)
 }
 
-async fn array(policy: Consistency, disks: Disks, spawner: &Spawner) -> Result<Array> {
+pub(crate) async fn array(policy: Consistency, disks: Disks, spawner: &Spawner) -> Result<Array> {
     let mut number = 0_u8;
     let random = || {
         number += 1;
